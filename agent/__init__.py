@@ -1,0 +1,1 @@
+"""The Tidelog agent. Importing the package does nothing."""

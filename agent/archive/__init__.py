@@ -1,0 +1,1 @@
+"""The repository format: keys, framing, codecs, manifests."""

@@ -1,0 +1,1 @@
+"""Who acts: leases, election, heartbeats, wake-ups."""

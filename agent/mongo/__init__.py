@@ -1,0 +1,1 @@
+"""The mongod this agent serves: reading and writing data."""

@@ -1,0 +1,1 @@
+"""Moving bytes between cursors and objects within a budget."""

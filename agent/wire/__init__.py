@@ -1,0 +1,1 @@
+"""Documents that travel between agents, `ctl` and storage. Shapes only, no I/O."""

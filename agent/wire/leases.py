@@ -1,0 +1,45 @@
+"""Leases: the time-bound right to act, and its fencing number."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from pydantic import Field
+
+from agent.wire.record import Record
+
+TTL_S: Final = 10.0
+"""How long a lease lasts without renewal."""
+RENEW_EVERY_S: Final = 3.0
+MARGIN_S: Final = 3.0
+"""The holder stops itself this long before the lease can lapse."""
+
+
+class Lease(Record):
+    """`epoch` rises by one with each owner and never falls."""
+
+    id: str = Field(alias="_id")
+    owner: str | None = None
+    epoch: int = 0
+    expires_at: datetime
+
+
+def node_scope(node: str) -> str:
+    """At most one agent serves a node."""
+    return f"node/{node}"
+
+
+def lead_scope(exclusive: bool) -> str:
+    """Leading cluster-wide steps of exclusive operations, or of those that run beside them."""
+    return "lead/exclusive" if exclusive else "lead/maintenance"
+
+
+def work_scope(replset: str) -> str:
+    """Working on one replica set's part of an exclusive operation."""
+    return f"work/{replset}"
+
+
+def slicer_scope(replset: str) -> str:
+    """Slicing the oplog of one replica set."""
+    return f"slicer/{replset}"
