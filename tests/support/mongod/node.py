@@ -1,0 +1,143 @@
+"""One mongod process: start, stop, kill, pause."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.mongod.options import Member
+from tests.support.mongod.ports import free_port
+from tests.support.reaper import REAPER, send_signal
+
+_PORT_TRIES = 5
+_PORT_TAKEN = 48  # mongod's exit status when it cannot bind
+
+
+class MongodFailedError(RuntimeError):
+    """The server ended when it should have run; its last log lines follow."""
+
+    def __init__(self, node: MongodNode, status: int | None) -> None:
+        super().__init__(f"mongod on port {node.port}: exit status {status}\n{node.log_tail()}")
+
+
+class MongodNode:
+    """One server. Its data stay when the process goes, so it can be started again."""
+
+    def __init__(
+        self, program: Path, directory: Path, arguments: Sequence[str], member: Member
+    ) -> None:
+        self.member = member
+        self.port = free_port()
+        self.directory = directory
+        self.log = directory / "mongod.log"
+        self._program = program
+        self._arguments = list(arguments)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"MongodNode({self.host!r}, running={self.is_running})"
+
+    @property
+    def host(self) -> str:
+        """`host:port`, as in the configuration of the set."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The id of the running process."""
+        assert self._process is not None, "this node does not run"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, paused or not."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether an agent belongs beside it."""
+        return not self.member.arbiter
+
+    def spawn(self) -> None:
+        """Start the process without waiting for it to answer."""
+        assert not self.is_running, f"{self!r} runs already"
+        data = self.directory / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        command = [str(self._program), "--dbpath", str(data), "--port", str(self.port)]
+        command += ["--logpath", str(self.log), "--logappend", *self._arguments]
+        self._process = REAPER.start(command, self.directory / "mongod.out")
+
+    def start(self, within_s: float = 30.0) -> None:
+        """Start the process and wait until it accepts connections."""
+        self.spawn()
+        self.wait_listening(within_s)
+
+    def wait_listening(self, within_s: float = 30.0, *, may_move: bool = False) -> None:
+        """Wait for the port; a fresh node (`may_move`) whose port was snatched takes another."""
+        deadline = time.monotonic() + within_s
+        tries = _PORT_TRIES
+        while not _accepts(self.port):
+            status = None if self._process is None else self._process.poll()
+            if status == _PORT_TAKEN and may_move and tries > 0:
+                tries -= 1
+                self._forget()
+                self.port = free_port()
+                self.spawn()
+            elif status is not None or time.monotonic() > deadline:
+                raise MongodFailedError(self, status)
+            time.sleep(0.02)
+
+    def stop(self, within_s: float = 30.0) -> None:
+        """Ask it to end cleanly, and wait for that."""
+        if self._process is None:
+            return
+        send_signal(self._process, signal.SIGCONT)
+        send_signal(self._process, signal.SIGTERM)
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise MongodFailedError(self, None) from None
+        finally:
+            self._forget()
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it by a signal, without any goodbye."""
+        if self._process is None:
+            return
+        send_signal(self._process, number)
+        if number is not signal.SIGKILL:
+            self._process.wait(30)
+        self._forget()
+
+    def pause(self) -> None:
+        """Stop the process where it stands; its connections stay open and silent."""
+        assert self._process is not None
+        send_signal(self._process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        assert self._process is not None
+        send_signal(self._process, signal.SIGCONT)
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of its log, for messages."""
+        text = ""
+        for path in (self.log, self.directory / "mongod.out"):
+            if path.exists():
+                text += "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) + "\n"
+        return text
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            REAPER.reap(self._process)
+            self._process = None
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
