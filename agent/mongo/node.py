@@ -1,0 +1,252 @@
+"""The one mongod an agent serves, over a direct connection.
+
+Two clients: `direct` talks to this node whatever it is at the moment (reading, status), `replset`
+follows the primary of the same replica set (oplog notes, majority barriers, restores). Everything
+that comes out is either plain values or raw BSON; every call has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Timestamp
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo.uri_parser import parse_uri
+
+from agent.errors import ConfigError, NodeUnavailable
+from agent.mongo.translate import translated
+from agent.wire.ids import NodeId, node_id
+from agent.wire.nodes import Role
+from agent.wire.optime import OpTime
+
+CALL_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10.0
+
+Document = dict[str, Any]
+Client = AsyncIOMotorClient[Document]
+Database = AsyncIOMotorDatabase[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a node says of itself."""
+
+    replset: str
+    host: str
+    role: Role
+    is_primary: bool
+    last_applied: OpTime
+    majority: OpTime
+    """The newest OpTime this node knows to be majority-committed."""
+    cluster_time: OpTime
+
+    @property
+    def lag_s(self) -> float:
+        """How far this node is behind the newest cluster time it has heard of, in seconds."""
+        return 0.0 if self.is_primary else float(max(0, self.cluster_time.T - self.last_applied.T))
+
+
+def check_uri(uri: str) -> None:
+    """Raises `ConfigError` for a connection string that cannot name one node."""
+    if uri.startswith("mongodb+srv://"):
+        raise ConfigError(
+            "mongodb+srv:// names a whole cluster, and an agent serves one node",
+            hint="give mongodb://user:password@host:port of the node on this machine",
+        )
+    with translated("reading the connection string"):
+        try:
+            hosts = parse_uri(uri)["nodelist"]
+        except ValueError as error:
+            raise ConfigError(f"the connection string is wrong: {error}") from error
+    if len(hosts) != 1:
+        raise ConfigError(
+            f"the connection string names {len(hosts)} hosts, and an agent serves one node",
+            hint="give the host and port of the node on this machine",
+        )
+
+
+class Node:
+    """An open connection to one data-bearing member of a replica set."""
+
+    def __init__(self, uri: str, direct: Client, replset_client: Client, hello: Hello) -> None:
+        self.uri = uri
+        self.direct = direct
+        self.replset_client = replset_client
+        self.host = hello.host
+        self.replset = hello.replset
+        self.mongodb_version = ""
+        self.fcv = ""
+        self.cluster_id = ""
+
+    @property
+    def id(self) -> NodeId:
+        """`<replset>/<host>:<port>`."""
+        return node_id(self.replset, self.host)
+
+    @classmethod
+    async def open(cls, uri: str) -> Node:
+        """Connect and learn who the node is. Raises `ConfigError` for what an agent cannot serve
+        (mongos, standalone, arbiter), `NodeUnavailable` when it does not answer."""
+        check_uri(uri)
+        direct = _client(uri, directConnection=True)
+        try:
+            with translated("connecting"):
+                reply = await direct.admin.command("hello", maxTimeMS=_ms(CONNECT_TIMEOUT_S))
+            hello = _hello(reply)
+            replset_client = _client(uri, directConnection=False, replicaSet=hello.replset)
+            node = cls(uri, direct, replset_client, hello)
+            try:
+                await node._learn()
+            except BaseException:
+                replset_client.close()
+                raise
+        except BaseException:
+            direct.close()
+            raise
+        return node
+
+    async def _learn(self) -> None:
+        with translated("reading the node's version"):
+            build = await self.command("admin", {"buildInfo": 1})
+            self.mongodb_version = str(build["version"])
+            parameter = await self.command(
+                "admin", {"getParameter": 1, "featureCompatibilityVersion": 1}
+            )
+            self.fcv = str(parameter["featureCompatibilityVersion"]["version"])
+            config = await self.command("admin", {"replSetGetConfig": 1})
+            self.cluster_id = str(config["config"]["settings"]["replicaSetId"])
+
+    async def aclose(self) -> None:
+        """Close both clients."""
+        self.direct.close()
+        self.replset_client.close()
+
+    async def command(
+        self,
+        database: str,
+        command: Document,
+        *,
+        on_primary: bool = False,
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        session: Any = None,
+        codec_options: CodecOptions[Any] | None = None,
+    ) -> Any:
+        """Run a command on this node (or on its primary), with a server-side deadline in seconds
+        where `timeout_s` is given. The reply is a dict, or what `codec_options` makes of it.
+        Raises driver errors: callers wrap in `translated` with what they were doing."""
+        client = self.replset_client if on_primary else self.direct
+        if timeout_s is not None and "getMore" not in command:
+            command = {**command, "maxTimeMS": _ms(timeout_s)}
+        target: Database = client[database]
+        if codec_options is None:
+            return await target.command(command, session=session)
+        return await target.command(command, session=session, codec_options=codec_options)
+
+    async def hello(self) -> Hello:
+        """Ask the node who and where it is now. Raises `NodeUnavailable`."""
+        with translated(f"asking {self.host} for its state"):
+            return _hello(await self.command("admin", {"hello": 1}, timeout_s=CONNECT_TIMEOUT_S))
+
+    async def status(self) -> tuple[Role, float, str]:
+        """Role, lag in seconds and MongoDB version, for the heartbeat."""
+        hello = await self.hello()
+        return hello.role, hello.lag_s, self.mongodb_version
+
+    async def rollback_id(self) -> int:
+        """Rises each time this node rolls writes back; reading across a rise is void."""
+        with translated("reading the rollback id"):
+            return int((await self.command("admin", {"replSetGetRBID": 1}))["rbid"])
+
+    async def note(self, text: str) -> OpTime:
+        """Append a no-op to the oplog through the primary, wait for the majority, and return an
+        OpTime at or after it. Moves an idle replica set's majority OpTime on."""
+        with translated("appending an oplog note"):
+            reply = await self.command(
+                "admin",
+                {
+                    "appendOplogNote": 1,
+                    "data": {"tidelog": text},
+                    "writeConcern": {"w": "majority", "wtimeout": _ms(CALL_TIMEOUT_S)},
+                },
+                on_primary=True,
+            )
+        return OpTime.of(reply["operationTime"])
+
+    async def wait_majority(self, optime: OpTime, *, timeout_s: float) -> Hello:
+        """Wait until this node knows `optime` to be majority-committed; answers what it said then.
+        Raises `NodeUnavailable` after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (hello := await self.hello()).majority < optime:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise NodeUnavailable(
+                f"{self.host} did not see {optime} committed within {timeout_s:.0f} s",
+                hint="check replication lag and that a majority of the replica set is up",
+            ) from None
+        return hello
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _client(uri: str, **options: Any) -> Client:
+    return AsyncIOMotorClient(
+        uri,
+        appname="tidelog-agent",
+        serverSelectionTimeoutMS=_ms(CONNECT_TIMEOUT_S),
+        connectTimeoutMS=_ms(CONNECT_TIMEOUT_S),
+        socketTimeoutMS=_ms(4 * CALL_TIMEOUT_S),
+        uuidRepresentation="standard",
+        retryReads=True,
+        maxPoolSize=64,
+        **options,
+    )
+
+
+def _hello(reply: Document) -> Hello:
+    if reply.get("msg") == "isdbgrid":
+        raise ConfigError(
+            "this is a mongos, and an agent serves a mongod",
+            hint="run an agent beside each mongod of the shards and config servers",
+        )
+    if "setName" not in reply:
+        raise ConfigError(
+            "this mongod is a standalone or not yet initiated: without an oplog there is nothing "
+            "to make a backup consistent",
+            hint="start it with --replSet and run rs.initiate()",
+        )
+    if reply.get("arbiterOnly"):
+        raise ConfigError(
+            f"{reply.get('me')} is an arbiter and holds no data",
+            hint="run agents beside the data-bearing members only",
+        )
+    last_write = reply.get("lastWrite", {})
+    cluster_time = reply.get("$clusterTime", {}).get("clusterTime", Timestamp(0, 0))
+    return Hello(
+        replset=reply["setName"],
+        host=reply["me"],
+        role=_role(reply),
+        is_primary=bool(reply.get("isWritablePrimary")),
+        last_applied=_optime(last_write.get("opTime")),
+        majority=_optime(last_write.get("majorityOpTime")),
+        cluster_time=OpTime.of(cluster_time),
+    )
+
+
+def _optime(value: Document | None) -> OpTime:
+    return OpTime.of(value["ts"]) if value else OpTime(T=0, I=0)
+
+
+def _role(reply: Document) -> Role:
+    if reply.get("isWritablePrimary"):
+        return Role.PRIMARY
+    if not reply.get("secondary"):
+        return Role.STARTUP
+    if reply.get("secondaryDelaySecs"):
+        return Role.DELAYED
+    return Role.HIDDEN if reply.get("hidden") else Role.SECONDARY

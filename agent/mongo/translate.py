@@ -1,0 +1,90 @@
+"""Driver errors of the data path, turned into our tree at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+)
+
+from agent.errors import NodeUnavailable, Permanent, PermissionDenied, TidelogError
+
+UNAUTHORIZED = 13
+AUTHENTICATION_FAILED = 18
+NAMESPACE_NOT_FOUND = 26
+QUERY_PLAN_KILLED = 175
+SNAPSHOT_TOO_OLD = 239
+SNAPSHOT_UNAVAILABLE = 246
+CAPPED_POSITION_LOST = 136
+CURSOR_NOT_FOUND = 43
+
+_TRANSIENT_CODES = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        10107,  # NotWritablePrimary
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+        189,  # PrimarySteppedDown
+        91,  # ShutdownInProgress
+        50,  # MaxTimeMSExpired
+        262,  # ExceededTimeLimit
+        64,  # WriteConcernFailed
+        CURSOR_NOT_FOUND,
+        134,  # ReadConcernMajorityNotAvailableYet
+        112,  # WriteConflict
+        24,  # LockTimeout
+    }
+)
+
+
+class CommandFailed(Permanent):
+    """mongod refused a command; `code` is the server's error code."""
+
+    def __init__(self, message: str, *, code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Turn what the driver raises inside into `NodeUnavailable`, `PermissionDenied` or
+    `CommandFailed`; `action` says what was being done, e.g. `reading shop.orders`."""
+    try:
+        yield
+    except TidelogError:
+        raise
+    except OperationFailure as error:
+        raise _refused(action, error) from error
+    except (ConnectionFailure, ExecutionTimeout) as error:
+        raise NodeUnavailable(
+            f"{action}: the node does not answer ({_brief(error)})",
+            hint="check that mongod runs and that the agent can reach it",
+        ) from error
+    except (ConfigurationError, PyMongoError) as error:
+        raise NodeUnavailable(f"{action}: {_brief(error)}") from error
+
+
+def _brief(error: BaseException) -> str:
+    """The first sentence of a driver's message, which may go on for a screen."""
+    return str(error).split(", full error:")[0].split(", Timeout:")[0][:300]
+
+
+def _refused(action: str, error: OperationFailure) -> TidelogError:
+    code = error.code or 0
+    text = f"{action}: {_brief(error)}"
+    if code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
+        return NodeUnavailable(text)
+    if code in (UNAUTHORIZED, AUTHENTICATION_FAILED):
+        return PermissionDenied(
+            text, hint="give the agent's user the role that 'ctl db-role' prints"
+        )
+    return CommandFailed(text, code=code)
