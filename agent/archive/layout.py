@@ -1,0 +1,81 @@
+"""Every object key of a repository, built in one place.
+
+    tidelog.json                                             marker
+    backups/<name>/backup.json                               published last
+    backups/<name>/<replset>/manifest-<epoch>.json.zst
+    backups/<name>/<replset>/journal/<epoch>-<n>.json.zst
+    chunks/<replset>/<collection uuid | bundles>/<op>-<epoch>-<n>.bson.zst
+    slices/<replset>/<yyyymmdd>/<from>_<to>_<term>_<epoch>.bson.zst
+    restores/<name>/<replset>-<epoch>-<n>.json               what a restore did; outlives its target
+
+Keys of work that is not published yet carry the operation and the epoch of their writer, so that no
+two writers ever share a key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from agent.wire.optime import OpTime
+
+MARKER: Final = "tidelog.json"
+FORMAT_VERSION: Final = 1
+BUNDLES: Final = "bundles"
+
+
+def backup_root(name: str) -> str:
+    """Prefix of everything that belongs to one backup alone."""
+    return f"backups/{name}/"
+
+
+def backup_key(name: str) -> str:
+    """The document whose presence makes a backup."""
+    return f"{backup_root(name)}backup.json"
+
+
+def manifest_key(name: str, replset: str, epoch: int) -> str:
+    """One replica set's catalogue and chunk table."""
+    return f"{backup_root(name)}{replset}/manifest-{epoch:08d}.json.zst"
+
+
+def journal_prefix(name: str, replset: str) -> str:
+    """Where the journal of one replica set's part lies."""
+    return f"{backup_root(name)}{replset}/journal/"
+
+
+def journal_key(name: str, replset: str, epoch: int, number: int) -> str:
+    """One entry; entries sort in the order in which they were written."""
+    return f"{journal_prefix(name, replset)}{epoch:08d}-{number:08d}.json.zst"
+
+
+def chunk_key(replset: str, owner: str, op_id: str, epoch: int, number: int) -> str:
+    """One chunk object; `owner` is a collection's UUID or `BUNDLES`."""
+    return f"chunks/{replset}/{owner}/{op_id}-{epoch:08d}-{number:08d}.bson.zst"
+
+
+def slices_prefix(replset: str) -> str:
+    """Where the slices of one replica set lie."""
+    return f"slices/{replset}/"
+
+
+def slice_key(replset: str, start: OpTime, end: OpTime, term: int, epoch: int) -> str:
+    """One oplog slice with the entries in `(start, end]`; `term` is the last entry's. Slices of
+    one timeline sort in its order."""
+    day = end.wall().strftime("%Y%m%d")
+    name = f"{start.key}_{end.key}_{term:06d}_{epoch:08d}"
+    return f"{slices_prefix(replset)}{day}/{name}.bson.zst"
+
+
+def restore_key(name: str, replset: str, epoch: int, number: int) -> str:
+    """One record of a restore's progress."""
+    return f"restores/{name}/{replset}-{epoch:08d}-{number:08d}.json"
+
+
+_BACKUP = re.compile(r"backups/([^/]+)/backup\.json")
+
+
+def backup_name_of(key: str) -> str | None:
+    """The name of the backup that a `backup.json` key publishes; None for other keys."""
+    found = _BACKUP.fullmatch(key)
+    return found[1] if found else None

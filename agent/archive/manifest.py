@@ -1,0 +1,152 @@
+"""The manifest of one replica set in a backup: its catalogue of collections and its chunk table.
+
+Catalogue rows carry collection options and index specifications verbatim, as canonical Extended
+JSON v2, so that a type (a 64-bit integer, a regular expression) survives. Chunk bounds are base64
+of the BSON document `{"_id": bound}`: exact for every type, and compared by servers only.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from bson import json_util
+from bson.codec_options import DatetimeConversion
+from bson.json_util import JSONMode, JSONOptions
+from pydantic import Field
+
+from agent.archive.layout import FORMAT_VERSION
+from agent.wire.optime import OpTime
+from agent.wire.record import Record
+
+_EXTENDED: Final = JSONOptions(
+    json_mode=JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
+
+
+def to_extended(document: dict[str, Any]) -> dict[str, Any]:
+    """BSON values as canonical Extended JSON."""
+    converted: dict[str, Any] = json.loads(json_util.dumps(document, json_options=_EXTENDED))
+    return converted
+
+
+def from_extended(document: dict[str, Any]) -> dict[str, Any]:
+    """The reverse."""
+    converted: dict[str, Any] = json_util.loads(json.dumps(document), json_options=_EXTENDED)
+    return converted
+
+
+class CollectionEntry(Record):
+    """One collection as it was at the snapshot's OpTime."""
+
+    ns: str
+    uuid: str
+    """32 hexadecimal characters."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Extended JSON, without the UUID."""
+    indexes: tuple[dict[str, Any], ...] = ()
+    """Extended JSON, ready ones only, `_id` included, clustered pseudo index not."""
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether natural order matters."""
+        return bool(self.options.get("capped"))
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether `_id` is the storage order (time series buckets are)."""
+        return "clusteredIndex" in self.options
+
+    def bson_options(self) -> dict[str, Any]:
+        """Options as BSON values."""
+        return from_extended(self.options)
+
+    def bson_indexes(self) -> list[dict[str, Any]]:
+        """Index specifications as BSON values."""
+        return [from_extended(spec) for spec in self.indexes]
+
+
+class Segment(Record):
+    """Documents of one collection inside a chunk object: `length` bytes of plain BSON from
+    `offset` on. They lie in `[min, max)` of `_id`; absent bounds are open."""
+
+    uuid: str
+    offset: int = 0
+    length: int
+    count: int
+    read_at: OpTime
+    """The documents are those visible at this OpTime: replay skips every operation on them up to
+    and including it."""
+    is_fuzzy: bool = False
+    """Read while writes went on (the server allows no snapshot there): each document is as of
+    some moment from `read_at` on, and replay applies operations again."""
+    min: str | None = None
+    max: str | None = None
+
+
+class ChunkObject(Record):
+    """One stored chunk object."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+    plain_bytes: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def documents(self) -> int:
+        """How many documents it holds."""
+        return sum(segment.count for segment in self.segments)
+
+
+class SliceRef(Record):
+    """One oplog slice with the entries in `(start, end]`."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+    plain_bytes: int
+    count: int
+    start: OpTime
+    start_term: int
+    end: OpTime
+    end_term: int
+    previous_sha256: str | None = None
+    """Digest of the slice before it; None where a timeline begins."""
+    commands: tuple[str, ...] = ()
+    """Names of the commands in it, to know before a restore what replay will meet."""
+
+
+class Manifest(Record):
+    """Everything that restores one replica set."""
+
+    format_version: int = FORMAT_VERSION
+    backup: str
+    op_id: str
+    replset: str
+    epoch: int
+    first_write: OpTime
+    catalogue_at: OpTime
+    """The catalogue is exact at this OpTime: replay skips commands up to and including it."""
+    read_end: OpTime
+    last_write: OpTime
+    catalogue: tuple[CollectionEntry, ...]
+    objects: tuple[ChunkObject, ...]
+    slices: tuple[SliceRef, ...]
+    dropped: tuple[str, ...] = ()
+    """UUIDs of collections that vanished while they were read; their drop is in the slices."""
+
+    @property
+    def documents(self) -> int:
+        """Documents in chunks."""
+        return sum(item.documents for item in self.objects)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Stored size of chunks and slices."""
+        return sum(o.size_bytes for o in self.objects) + sum(s.size_bytes for s in self.slices)
+
+    @property
+    def plain_bytes(self) -> int:
+        """Size of chunks and slices as BSON."""
+        return sum(o.plain_bytes for o in self.objects) + sum(s.plain_bytes for s in self.slices)
