@@ -1,0 +1,76 @@
+# One command per wish; every target sets up what it needs. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+# Extra arguments for pytest: make unit ARGS="-k lease -x"
+ARGS ?=
+
+.PHONY: help
+help: ## list what there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: bootstrap
+bootstrap: ## make .venv, and on Debian as root install what is missing (the others do it by themselves)
+	@.ci/bootstrap
+
+.PHONY: demo
+demo: bootstrap ## back up and restore a three-node replica set before your eyes
+	@$(PYTHON) -m tests.demo
+
+.PHONY: test
+test: bootstrap ## run every ring of tests, cheapest first
+	@$(PYTHON) .ci/rings.py unit contract integration cluster -- $(ARGS)
+
+.PHONY: unit
+unit: bootstrap ## run the unit tests: pure logic, no network, no real time
+	@$(PYTHON) .ci/rings.py unit -- $(ARGS)
+
+.PHONY: contract
+contract: bootstrap ## run the contract tests: one suite, every implementation
+	@$(PYTHON) .ci/rings.py contract -- $(ARGS)
+
+.PHONY: integration
+integration: bootstrap ## run the integration tests: a real mongod
+	@$(PYTHON) .ci/rings.py integration -- $(ARGS)
+
+.PHONY: cluster
+cluster: bootstrap ## run the cluster tests: agents as processes, and faults
+	@$(PYTHON) .ci/rings.py cluster -- $(ARGS)
+
+.PHONY: check
+check: bootstrap lint format-check types layers unit ## all that has to be green before a commit, in under a minute
+
+.PHONY: lint
+lint: bootstrap ## ruff's rules
+	@$(BIN)/ruff check .
+
+.PHONY: format-check
+format-check: bootstrap ## is everything formatted?
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: bootstrap ## mypy, strict
+	@$(BIN)/mypy
+	@$(BIN)/mypy .ci/rings.py
+
+.PHONY: layers
+layers: bootstrap ## which module may import which
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: bootstrap ## format, and repair what ruff can
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: bootstrap ## write the lock files anew; ARGS=--upgrade takes newer versions
+	@.ci/lock $(ARGS)
+
+.PHONY: clean
+clean: ## remove .venv, caches and builds
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
