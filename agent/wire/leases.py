@@ -23,6 +23,8 @@ class Lease(Record):
     owner: str | None = None
     epoch: int = 0
     expires_at: datetime
+    remaining_s: float = 0.0
+    """Until it lapses, computed by the server when read; negative when it has."""
 
 
 def node_scope(node: str) -> str:

@@ -139,6 +139,8 @@ class Operation(Record):
     settings_version: int | None = None
     lead_node: str | None = None
     lead_epoch: int = 0
+    attempts: int = 0
+    """How many leads have taken it on."""
     parts: tuple[Part, ...] = ()
     result: dict[str, Any] = Field(default_factory=dict)
     error: ErrorRecord | None = None

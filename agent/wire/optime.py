@@ -78,10 +78,11 @@ def parse_target(text: str) -> OpTime:
     if exact:
         return OpTime(T=int(exact[1]), I=int(exact[2]))
     try:
-        wall = datetime.strptime(text.strip().removesuffix("Z"), "%Y-%m-%dT%H:%M:%S")
+        written = text.strip().removesuffix("Z")
+        wall = datetime.strptime(written, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
         raise ConfigError(
             f"{text!r} is not a time",
             hint="write YYYY-MM-DDTHH:MM:SS (UTC), or T,I for an exact OpTime",
         ) from None
-    return OpTime.end_of_second(int(wall.replace(tzinfo=UTC).timestamp()))
+    return OpTime.end_of_second(int(wall.timestamp()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
@@ -37,7 +39,7 @@ class RestoreSpec(Record):
     ns_from: str | None = None
     ns_to: str | None = None
     with_users_and_roles: bool = False
-    replset_remapping: dict[str, str] = {}
+    replset_remapping: dict[str, str] = Field(default_factory=dict)
     """`{replica set in the backup: replica set here}`."""
     num_parallel_collections: int | None = None
     num_insertion_workers: int | None = None

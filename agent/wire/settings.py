@@ -1,0 +1,181 @@
+"""Cluster-wide settings, in the shape of PBM's configuration file, and the functions on them.
+
+They live in the control database with a version that rises on each change; an operation pins the
+version it began with. Reading a stored document ignores keys a newer version added; what a person
+writes is checked key by key (`agent.wire.keys`). Keys that mean something in PBM only are accepted
+and have no effect, so that a file made for it loads as it is; each says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from agent.errors import ConfigError
+from agent.wire import keys
+from agent.wire.storage_settings import FilesystemSettings, Section, StorageSettings
+from agent.wire.units import Duration
+
+__all__ = [
+    "BackupSettings",
+    "FilesystemSettings",
+    "PitrSettings",
+    "RestoreSettings",
+    "Section",
+    "Settings",
+    "StorageSettings",
+    "dump_yaml",
+    "from_mapping",
+    "get_key",
+    "load_yaml",
+    "masked",
+    "set_key",
+    "unset_key",
+]
+
+Compression = Literal["zstd", "none", "gzip", "pgzip", "s2", "snappy", "lz4"]
+DEFAULT_SLICE_SPAN_S: Final = 10.0
+DEFAULT_COMPRESSION_LEVEL: Final = 1
+
+
+def stored_compression(name: Compression | None) -> Literal["zstd", "none"]:
+    """What is written for a configured compression: Tidelog's objects are zstd frames, so every
+    other algorithm a PBM file may name means zstd."""
+    return "none" if name == "none" else "zstd"
+
+
+class PitrSettings(Section):
+    """Continuous archiving of the oplog."""
+
+    enabled: bool = False
+    oplog_span_min: float | None = Field(default=None, gt=0)
+    """Minutes, as in PBM. Without it a slice closes after 10 s: it bounds what a disaster loses."""
+    oplog_only: bool = False
+    """Archive without a base backup."""
+    priority: dict[str, float] = Field(default_factory=dict)
+    """`host:port` → priority for slicing."""
+    compression: Compression | None = None
+    compression_level: int | None = None
+
+    @property
+    def oplog_span_s(self) -> float:
+        """Seconds after which a slice closes."""
+        return DEFAULT_SLICE_SPAN_S if self.oplog_span_min is None else self.oplog_span_min * 60
+
+
+class BackupTimeouts(Section):
+    """How long the steps of a backup may take."""
+
+    starting_status: Duration = 33.0
+    """Until every replica set has an agent working on it; PBM's default."""
+    balancer_stop: Duration = 0.0
+    """Of PBM's files; no effect: the balancer is not stopped."""
+
+
+class BackupSettings(Section):
+    """Defaults of `ctl backup`."""
+
+    priority: dict[str, float] = Field(default_factory=dict)
+    """`host:port` → priority. Nodes not named get 1 as soon as one is named, as in PBM."""
+    compression: Compression = "zstd"
+    compression_level: int = DEFAULT_COMPRESSION_LEVEL
+    """Of zstd; 1 is the fastest of the positive ones and keeps most of the gain."""
+    num_parallel_collections: int | None = Field(default=None, ge=1)
+    """Ranges read at once; without it, half the CPUs and at least 2."""
+    num_parallel_files: int | None = None
+    """Of PBM's physical backups; no effect."""
+    oplog_span_min: float | None = Field(default=None, gt=0)
+    """Minutes after which a slice closes during a backup; without it as in `pitr`."""
+    timeouts: BackupTimeouts = BackupTimeouts()
+
+    @property
+    def stored_compression(self) -> Literal["zstd", "none"]:
+        """What is really written."""
+        return stored_compression(self.compression)
+
+
+class RestoreSettings(Section):
+    """Defaults of `ctl restore`."""
+
+    batch_size: int = Field(default=500, ge=1)
+    """Of PBM's files; batches here are cut by bytes, so it has no effect."""
+    num_insertion_workers: int | None = Field(default=None, ge=1)
+    """Inserting streams at once for one collection."""
+    num_parallel_collections: int | None = Field(default=None, ge=1)
+    """Collections or ranges loaded at once; without it, half the CPUs and at least 2."""
+    num_download_workers: int | None = Field(default=None, ge=1)
+    """Objects read from storage at once."""
+    index_commit_quorum: str | int | None = None
+    """`votingMembers`, `majority` or a number of members."""
+    num_parallel_files: int | None = None
+    """Of PBM's physical restores; no effect, as all below."""
+    max_download_buffer_mb: int | None = None
+    download_chunk_mb: int | None = None
+    mongod_location: str | None = None
+    mongod_location_map: dict[str, str] = Field(default_factory=dict)
+    fallback_enabled: bool | None = None
+    allow_partly_done: bool | None = None
+    timeouts: BackupTimeouts | None = None
+
+
+class Settings(Section):
+    """All of them. Empty settings are valid: without `storage` no operation can begin."""
+
+    storage: StorageSettings | None = None
+    pitr: PitrSettings = PitrSettings()
+    backup: BackupSettings = BackupSettings()
+    restore: RestoreSettings = RestoreSettings()
+
+    @field_validator("pitr", "backup", "restore", mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any) -> Any:
+        return {} if value is None else value  # `backup:` alone is how YAML spells an empty one
+
+    def to_document(self) -> dict[str, Any]:
+        """As stored and as a person would write it: only what was set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+def from_mapping(raw: Mapping[Any, Any]) -> Settings:
+    """Settings a person wrote. Raises `ConfigError` for unknown keys and wrong values."""
+    return keys.validate(Settings, keys.canonical(Settings, raw))
+
+
+def load_yaml(text: str, source: str = "the configuration") -> Settings:
+    """Settings from a YAML text. Raises `ConfigError` naming the line or the key."""
+    return from_mapping(keys.parse_yaml(text, source))
+
+
+def get_key(settings: Settings, path: str) -> Any:
+    """What one dotted key is set to or is by default, as it may be shown (secrets masked).
+    Raises `ConfigError` for an unknown key, `NotFound` where there is neither."""
+    return keys.get_path(masked(settings, defaults=True), keys.resolve(Settings, path))
+
+
+def set_key(settings: Settings, path: str, text: str) -> Settings:
+    """A copy with one dotted key set to what the text says. Raises `ConfigError`."""
+    steps = keys.resolve(Settings, path)
+    if not steps:
+        raise ConfigError("the key is empty", hint="write section.key=value")
+    raw = keys.set_path(settings.to_document(), steps, keys.parse_value(text))
+    return from_mapping(raw)
+
+
+def unset_key(settings: Settings, path: str) -> Settings:
+    """A copy with one dotted key back at its default. Raises `ConfigError`, `NotFound`."""
+    return from_mapping(keys.unset_path(settings.to_document(), keys.resolve(Settings, path)))
+
+
+def masked(settings: Settings, *, defaults: bool = False) -> dict[str, Any]:
+    """What a person may see: units on durations and sizes, `***` for secrets; only what was set
+    unless `defaults` are wanted too."""
+    return keys.masked(settings, only_set=not defaults)
+
+
+def dump_yaml(settings: Settings, *, defaults: bool = False) -> str:
+    """The masked settings as YAML."""
+    shown = masked(settings, defaults=defaults)
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True) if shown else ""
