@@ -475,12 +475,12 @@ def _documented_targets(text: str) -> set[str]:
     commands = re.findall(r"`(?:\$ )?make ([^`\n]+)`", text)
     for block in re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         commands += re.findall(r"^\s*(?:\$ )?make ([^#\n&|]+)", block, re.MULTILINE)
-    words = {word for command in commands for word in command.split()}
+    words = {word for command in commands for word in re.split(r"\s[A-Z]+=", command)[0].split()}
     return {word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)}
 
 
 def test_documented_targets_are_found_in_code_only() -> None:
-    text = "We make backups. `make one`\n```sh\n$ make two ARGS=-x  # make three\n```\n"
+    text = 'We make backups. `make one`\n```sh\n$ make two ARGS="-k three"  # make four\n```\n'
     assert _documented_targets(text) == {"one", "two"}
 
 
