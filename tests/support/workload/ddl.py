@@ -10,7 +10,7 @@ from tests.support.workload.dml import Command, insert
 from tests.support.workload.model import WRITABLE, Catalogue, Collection
 from tests.support.workload.values import COLLECTION_NAMES, document
 
-FAR_S: Final = 2_000_000_000
+FAR_S: Final = 1_500_000_000
 """A time to live that no document of a test reaches."""
 
 DDL_DEADLINE_MS: Final = 8_000
