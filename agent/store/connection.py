@@ -1,0 +1,283 @@
+"""The way to the control database: the `admin` database of the lead replica set.
+
+The lead replica set is found from any member of any replica set of the cluster: the member says to
+which set it belongs, and a shard knows its config servers. Credentials and TLS options of the given
+connection string are used for both. Writes wait for the majority with a deadline, reads go to the
+primary at read concern majority. No message ever holds a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote
+
+from bson.codec_options import CodecOptions, DatetimeConversion
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import ReadPreference, WriteConcern
+from pymongo.read_concern import ReadConcern
+
+from agent.errors import ConfigError, StoreUnavailable, TidelogError
+from agent.store.translate import brief, translated
+from agent.wire.collections import DATABASE
+from agent.wire.optime import OpTime
+
+__all__ = ["Control", "brief", "open_control", "translated"]
+
+OPEN_TIMEOUT_S: Final = 15.0
+SELECTION_TIMEOUT_S: Final = 5.0
+SOCKET_TIMEOUT_S: Final = 10.0
+WRITE_TIMEOUT_S: Final = 8.0
+
+Document = dict[str, Any]
+Client = AsyncIOMotorClient[Document]
+Collection = AsyncIOMotorCollection[Document]
+
+_OWN_OPTIONS: Final = frozenset(
+    {
+        *("directconnection", "replicaset", "loadbalanced", "appname", "uuidrepresentation"),
+        *("readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"),
+        *("w", "wtimeoutms", "wtimeout", "journal", "j", "retrywrites", "retryreads"),
+        *("serverselectiontimeoutms", "sockettimeoutms", "connecttimeoutms", "timeoutms"),
+        *("maxpoolsize", "minpoolsize", "tz_aware"),
+    }
+)
+"""Options of a connection string that are ours to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """A connection string in its parts. Its `str()` names hosts only."""
+
+    credentials: str
+    hosts: tuple[str, ...]
+    database: str
+    options: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ",".join(unquote(host) for host in self.hosts)
+
+    def __repr__(self) -> str:
+        return f"Uri({self})"
+
+    def text(self, hosts: tuple[str, ...] | None = None, *, login: bool = True) -> str:
+        """The connection string for these hosts, without the options that are ours to choose."""
+        options = [option for option in self.options if login or not _is_login(option)]
+        credentials = self.credentials if login else ""
+        where = ",".join(hosts or self.hosts)
+        return f"mongodb://{credentials}{where}/{self.database}?{'&'.join(options)}"
+
+
+def parse_uri(text: str) -> Uri:
+    """Raises `ConfigError` for what is no connection string; never repeats the text."""
+    hint = "write mongodb://user:password@host:port/?options"
+    if text.startswith("mongodb+srv://"):
+        raise ConfigError(
+            "mongodb+srv:// connection strings are not supported",
+            hint="write mongodb:// and the host and port of any member of any replica set",
+        )
+    scheme, found, rest = text.strip().partition("://")
+    if not found or scheme != "mongodb":
+        raise ConfigError("the connection string does not begin with mongodb://", hint=hint)
+    # A password holds neither "/" nor "@" nor "?": they are percent-encoded.
+    authority, _, tail = rest.partition("/")
+    if "?" in authority:
+        authority, _, query = authority.partition("?")
+        tail = f"?{query}"
+    credentials, at, hosts = authority.rpartition("@")
+    database, _, query = tail.partition("?")
+    if "@" in credentials or (not at and "@" in tail):
+        raise ConfigError(
+            "user or password of the connection string hold a special character",
+            hint="percent-encode it: @ is %40, : is %3A, / is %2F, ? is %3F, % is %25",
+        )
+    if not hosts.strip(","):
+        raise ConfigError("the connection string names no host", hint=hint)
+    options = tuple(option for option in query.replace(";", "&").split("&") if _is_kept(option))
+    return Uri(credentials + at, tuple(filter(None, hosts.split(","))), database, options)
+
+
+def _is_kept(option: str) -> bool:
+    return bool(option) and option.partition("=")[0].lower() not in _OWN_OPTIONS
+
+
+def _is_login(option: str) -> bool:
+    return option.partition("=")[0].lower().startswith("auth")
+
+
+class Control:
+    """An open connection to the control database."""
+
+    def __init__(self, client: Client, replset: str, member: str, hosts: str) -> None:
+        self.client = client
+        self.replset = replset
+        """The lead replica set."""
+        self.member = member
+        """The replica set of the member that the connection string names."""
+        self.hosts = hosts
+        """For messages."""
+        self._database: AsyncIOMotorDatabase[Document] = client.get_database(
+            DATABASE,
+            codec_options=CodecOptions(
+                tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_CLAMP
+            ),
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern(w="majority", wtimeout=_ms(WRITE_TIMEOUT_S)),
+        )
+
+    @property
+    def database(self) -> AsyncIOMotorDatabase[Document]:
+        """`admin`, for commands."""
+        return self._database
+
+    def collection(self, name: str) -> Collection:
+        """A control collection: majority writes with a deadline, majority reads of the primary."""
+        return self._database[name]
+
+    def loose(self, name: str) -> Collection:
+        """The same collection for what may be lost: wake-ups and events. Writes wait for the
+        primary alone, reads see what is not majority-committed yet."""
+        return self._database[name].with_options(
+            write_concern=WriteConcern(w=1), read_concern=ReadConcern("local")
+        )
+
+    async def now(self) -> OpTime:
+        """The cluster's logical time."""
+        with translated("asking for the cluster time"):
+            reply = await self._database.command("ping")
+        return OpTime.of(reply["$clusterTime"]["clusterTime"])
+
+    async def read_cluster_id(self) -> str:
+        """What identifies the cluster: the id that its lead replica set got when initiated."""
+        with translated("reading the configuration of the lead replica set"):
+            reply = await self._database.command("replSetGetConfig")
+        return str(reply["config"]["settings"]["replicaSetId"])
+
+    async def aclose(self) -> None:
+        """Close the client. Idempotent."""
+        self.client.close()
+
+
+async def open_control(uri: str, *, app_name: str, timeout_s: float = OPEN_TIMEOUT_S) -> Control:
+    """Connect to the lead replica set, found from any member that `uri` names.
+
+    Raises `ConfigError` for a connection string that cannot do (mongodb+srv, mongos, standalone,
+    arbiter), `PermissionDenied`, and `StoreUnavailable` when nothing answers within `timeout_s`.
+    """
+    parsed = parse_uri(uri)
+    try:
+        async with asyncio.timeout(timeout_s):
+            member, hello = await _first_answer(parsed, app_name, timeout_s)
+            lead, hosts = await _lead(parsed, member, hello, app_name)
+            return await _connect(parsed, lead, hosts, str(hello["setName"]), app_name)
+    except TimeoutError:
+        raise StoreUnavailable(
+            f"the control database did not answer at {parsed} within {timeout_s:g} s"
+        ) from None
+
+
+async def _first_answer(parsed: Uri, app_name: str, timeout_s: float) -> tuple[str, Document]:
+    """The first host that can be used, and its `hello`."""
+    problem: TidelogError | None = None
+    patience_s = min(SELECTION_TIMEOUT_S, timeout_s / (len(parsed.hosts) + 1))
+    for host in parsed.hosts:
+        try:
+            hello = await _hello(parsed, host, app_name, patience_s)
+            _check_member(host, hello)
+        except StoreUnavailable as error:
+            problem = problem or error
+        except ConfigError as error:
+            problem = error
+        else:
+            return host, hello
+    assert problem is not None
+    raise problem
+
+
+async def _hello(parsed: Uri, host: str, app_name: str, patience_s: float) -> Document:
+    # Without a login: an arbiter has no users, and should be told from a wrong password.
+    action = f"connecting to {unquote(host)}"
+    with translated(action):
+        client = _client(
+            parsed.text((host,), login=False),
+            app_name,
+            directConnection=True,
+            serverSelectionTimeoutMS=_ms(patience_s),
+        )
+        try:
+            return dict(await client.admin.command("hello"))
+        finally:
+            client.close()
+
+
+def _check_member(host: str, hello: Document) -> None:
+    name = unquote(host)
+    if hello.get("msg") == "isdbgrid":
+        raise ConfigError(
+            f"{name} is a mongos",
+            hint="give a member of the config server replica set, or of any shard",
+        )
+    if "setName" not in hello:
+        raise ConfigError(
+            f"{name} is a standalone mongod, or its replica set is not initiated",
+            hint="start it with --replSet and run rs.initiate(): without an oplog there is no"
+            " consistent backup",
+        )
+    if hello.get("arbiterOnly"):
+        raise ConfigError(
+            f"{name} is an arbiter and holds no data",
+            hint="give a data-bearing member of the replica set",
+        )
+
+
+async def _lead(
+    parsed: Uri, member: str, hello: Document, app_name: str
+) -> tuple[str, tuple[str, ...]]:
+    """Name and hosts of the lead replica set, as seen from one member."""
+    own = tuple(hello.get("hosts", ())) + tuple(hello.get("passives", ()))
+    if "configsvr" in hello:
+        return hello["setName"], own
+    with translated(f"reading the shard identity from {unquote(member)}"):
+        client = _client(parsed.text((member,)), app_name, directConnection=True)
+        try:
+            identity = await client.admin["system.version"].find_one({"_id": "shardIdentity"})
+        finally:
+            client.close()
+    if identity is None:
+        return hello["setName"], own
+    name, _, hosts = str(identity["configsvrConnectionString"]).partition("/")
+    return name, tuple(hosts.split(","))
+
+
+async def _connect(
+    parsed: Uri, lead: str, hosts: tuple[str, ...], member: str, app_name: str
+) -> Control:
+    shown = f"{lead}/{','.join(hosts)}"
+    with translated(f"connecting to the lead replica set {shown}"):
+        client = _client(parsed.text(hosts), app_name, directConnection=False, replicaSet=lead)
+        try:
+            await client.admin.command("ping")
+        except BaseException:
+            client.close()
+            raise
+    return Control(client, lead, member, shown)
+
+
+def _client(uri: str, app_name: str, **options: Any) -> Client:
+    defaults: dict[str, Any] = {
+        "appname": app_name,
+        "serverSelectionTimeoutMS": _ms(SELECTION_TIMEOUT_S),
+        "connectTimeoutMS": _ms(SELECTION_TIMEOUT_S),
+        "socketTimeoutMS": _ms(SOCKET_TIMEOUT_S),
+        "uuidRepresentation": "standard",
+        "retryWrites": True,
+        "retryReads": True,
+        "maxPoolSize": 24,
+    }
+    return AsyncIOMotorClient(uri, **{**defaults, **options})
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

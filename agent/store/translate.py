@@ -1,0 +1,78 @@
+"""Driver errors of the control database, turned into our tree at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymongo.errors import (
+    ConfigurationError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+
+from agent.errors import ConfigError, Permanent, PermissionDenied, StoreUnavailable, TidelogError
+
+_DENIED = frozenset({13, 18, 8000})  # Unauthorized, AuthenticationFailed, AtlasError
+_TRANSIENT = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        24,  # LockTimeout
+        43,  # CursorNotFound
+        50,  # MaxTimeMSExpired
+        64,  # WriteConcernFailed: wtimeout
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        112,  # WriteConflict
+        134,  # ReadConcernMajorityNotAvailableYet
+        136,  # CappedPositionLost
+        175,  # QueryPlanKilled
+        189,  # PrimarySteppedDown
+        262,  # ExceededTimeLimit
+        9001,  # SocketException
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+    }
+)
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Turn what the driver raises inside into `StoreUnavailable`, `PermissionDenied`,
+    `ConfigError` or `Permanent`; `action` says what was being done, e.g. `reading the settings`."""
+    try:
+        yield
+    except TidelogError:
+        raise
+    except OperationFailure as error:
+        raise _refused(action, error) from error
+    except (InvalidURI, ConfigurationError) as error:
+        # The driver's text may repeat a part of the connection string, and so of the password.
+        raise ConfigError(
+            f"{action}: the connection string or a file it names is not usable"
+            f" ({type(error).__name__})",
+            hint="check the options, and percent-encode special characters in user and password",
+        ) from None
+    except PyMongoError as error:
+        raise StoreUnavailable(f"{action}: {brief(error)}") from error
+
+
+def brief(error: BaseException) -> str:
+    """The first sentence of a driver's message, which may go on for a screen."""
+    text = str(error).split(", full error:")[0].split(", Timeout:")[0].split("(configured")[0]
+    return text.strip()[:300] or type(error).__name__
+
+
+def _refused(action: str, error: OperationFailure) -> TidelogError:
+    code = error.code or 0
+    text = f"{action}: {brief(error)}"
+    if code in _DENIED:
+        return PermissionDenied(text, hint="give the user the role that 'ctl db-role' prints")
+    if code in _TRANSIENT or error.has_error_label("RetryableWriteError"):
+        return StoreUnavailable(text)
+    return Permanent(text)
