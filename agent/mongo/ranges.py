@@ -9,7 +9,7 @@ collation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from agent.mongo.cursor import Find, at_snapshot, bounds, raw_batches
@@ -37,7 +37,7 @@ async def find_ranges(
     is_clustered: bool,
     start: bytes | None = None,
     end: bytes | None = None,
-) -> AsyncIterator[tuple[bytes | None, bytes | None]]:
+) -> AsyncGenerator[tuple[bytes | None, bytes | None]]:
     """Bounds `[minimum, maximum)` that cover `[start, end)` without a hole, in order; None is open.
 
     Raises what `raw_batches` raises; ranges already yielded stay valid.

@@ -44,6 +44,8 @@ class Services:
     open_storage: Callable[[Settings, str], Awaitable[Storage]]
     """`(settings, profile)` → an open storage that the caller closes. Raises `ConfigError`."""
     clock: Clock
+    budget_bytes: int
+    """Memory for one running operation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""Archiving the oplog of a replica set as linked slices: one component for backups and PITR.
+
+What goes in is a position (the last archived entry); what comes out are immutable objects, each
+with the entries in `(start, end]`, its header saying so and carrying the digest of the slice before
+it. `read` takes what the majority has committed and may close slices by size; `close` ends the
+current slice. After a slice is durable, `on_slice` is told, and only then does the archiver go on
+from it, so whoever remembers slices in order remembers an unbroken chain. On any error the archiver
+is dropped, and the next one begins at the last remembered slice: nothing is lost, since the oplog
+still holds what was not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from bson.raw_bson import RawBSONDocument
+
+from agent.archive.codec import Compression
+from agent.archive.layout import FORMAT_VERSION, slice_key
+from agent.archive.manifest import SliceRef
+from agent.archive.objects import put_framed
+from agent.faults import fault_point
+from agent.mongo.node import Node
+from agent.mongo.oplog import OplogBatch, Position, read_oplog
+from agent.storage.base import Storage
+from agent.wire.optime import OpTime
+
+SLICE_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A durable slice, and which collections were dropped in it."""
+
+    ref: SliceRef
+    dropped: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Open:
+    """The slice being filled."""
+
+    start: Position
+    entries: list[bytes] = field(default_factory=list)
+    count: int = 0
+    plain_bytes: int = 0
+    commands: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+
+
+class OplogArchiver:
+    """Archives from `position` on; `position` is always where the last durable slice ends plus
+    what is read but not yet stored."""
+
+    def __init__(
+        self,
+        node: Node,
+        storage: Storage,
+        *,
+        compression: Compression,
+        epoch: int,
+        position: Position,
+        previous_sha256: str | None,
+        on_slice: Callable[[Slice], Awaitable[None]],
+    ) -> None:
+        self._node = node
+        self._storage = storage
+        self._compression = compression
+        self._epoch = epoch
+        self._previous_sha256 = previous_sha256
+        self._on_slice = on_slice
+        self._open = _Open(position)
+        self.position = position
+
+    async def read(self, until: OpTime | None = None) -> None:
+        """Take the committed entries after `position`, up to and including `until` where given.
+
+        Raises `OplogOverrun` when they are not there any more, and what storing raises.
+        """
+        async for batch in read_oplog(self._node, self.position, until):
+            self._take(batch)
+            if self._open.plain_bytes >= SLICE_BYTES:
+                await self.close()
+
+    def _take(self, batch: OplogBatch) -> None:
+        current = self._open
+        current.entries.append(batch.entries)
+        current.count += batch.count
+        current.plain_bytes += len(batch.entries)
+        for entry in batch.commands:
+            name, dropped = describe_command(entry)
+            current.commands.add(name)
+            current.dropped.update(dropped)
+        self.position = batch.last
+
+    async def close(self) -> None:
+        """Store what was read since the last slice; nothing where nothing was."""
+        current = self._open
+        if not current.count:
+            return
+        end = self.position
+        frames = [await self._compression.frame(block) for block in current.entries]
+        key = slice_key(
+            self._node.replset, current.start.optime, end.optime, end.term or 0, self._epoch
+        )
+        described = {
+            "kind": "slice",
+            "format_version": FORMAT_VERSION,
+            "replset": self._node.replset,
+            "start": current.start.optime.to_json(),
+            "start_term": -1 if current.start.term is None else current.start.term,
+            "end": end.optime.to_json(),
+            "end_term": end.term,
+            "count": current.count,
+            "previous_sha256": self._previous_sha256,
+            "commands": sorted(current.commands),
+        }
+        stored, digest = await put_framed(self._storage, key, described, frames)
+        ref = SliceRef(
+            key=key,
+            size_bytes=stored.size_bytes,
+            sha256=digest,
+            plain_bytes=current.plain_bytes,
+            count=current.count,
+            start=current.start.optime,
+            start_term=-1 if current.start.term is None else current.start.term,
+            end=end.optime,
+            end_term=end.term or 0,
+            previous_sha256=self._previous_sha256,
+            commands=tuple(sorted(current.commands)),
+        )
+        await fault_point("oplog.slice_stored")
+        await self._on_slice(Slice(ref, frozenset(current.dropped)))
+        self._previous_sha256 = digest
+        self._open = _Open(end)
+
+
+def describe_command(entry: RawBSONDocument) -> tuple[str, set[str]]:
+    """Name of a command entry and the UUIDs of the collections that it drops. Transactions are
+    named `applyOps`, with the commands inside them counted as well by replay, not here."""
+    command = entry["o"]
+    name = next(iter(command))
+    dropped: set[str] = set()
+    if name == "drop" and "ui" in entry:
+        dropped.add(bytes(entry["ui"]).hex())
+    elif name == "renameCollection" and not isinstance(command.get("dropTarget", False), bool):
+        dropped.add(bytes(command["dropTarget"]).hex())
+    return name, dropped

@@ -1,0 +1,1 @@
+"""Logical backups: the snapshot of each replica set, its oplog span, and the publication."""

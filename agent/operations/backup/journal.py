@@ -1,0 +1,182 @@
+"""The journal of one replica set's part: durable progress, so that another agent goes on from it.
+
+Entries are small objects that are never changed. The first says where the part began; each further
+one names what became durable: finished units with their chunk objects, slices, collections that
+vanished. Entries are written by one flusher, which takes all that has gathered while the entry
+before it was being written, so that journalling never holds reading up and costs few requests.
+A chunk that is durable but not journalled yet is read again by whoever resumes; its object is an
+orphan that a sweep removes.
+
+Whoever resumes begins with an entry that names the earlier entries it goes on from. A worker that
+lost its lease without knowing it may still write entries of its own epoch; nobody accepted them, so
+they count for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent.archive.layout import journal_key, journal_prefix
+from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef
+from agent.archive.objects import get_json, put_json
+from agent.errors import IntegrityError
+from agent.faults import fault_point
+from agent.storage.base import Storage
+from agent.wire.optime import OpTime
+from agent.wire.record import Record
+
+
+class Begun(Record):
+    """Where the part began. Whoever resumes keeps all of it."""
+
+    first_write: OpTime
+    catalogue_at: OpTime
+    catalogue: tuple[CollectionEntry, ...]
+
+
+class FinishedUnit(Record):
+    """One finished unit of reading. `sequence` orders the ranges of a collection without comparing
+    their bounds; bundles have none and name their collections in their segments."""
+
+    uuid: str | None = None
+    sequence: tuple[int, ...] = ()
+    min: str | None = None
+    max: str | None = None
+    objects: tuple[ChunkObject, ...] = ()
+
+
+class ArchivedSlice(Record):
+    """One durable slice, and the collections dropped in it."""
+
+    ref: SliceRef
+    dropped: tuple[str, ...] = ()
+
+
+class Entry(Record):
+    """One journal object."""
+
+    accepted: tuple[str, ...] | None = None
+    """First entry of a worker that resumes: the keys of earlier epochs that it goes on from."""
+    begun: Begun | None = None
+    units: tuple[FinishedUnit, ...] = ()
+    slices: tuple[ArchivedSlice, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Progressed:
+    """All that a journal says."""
+
+    begun: Begun | None = None
+    units: list[FinishedUnit] = field(default_factory=list)
+    slices: list[ArchivedSlice] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    keys: list[str] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        """Take one entry in."""
+        self.begun = self.begun or entry.begun
+        self.units += entry.units
+        self.slices += entry.slices
+        self.gone.update(entry.gone)
+
+
+async def read_journal(storage: Storage, name: str, replset: str) -> Progressed:
+    """What earlier workers of this part made durable. Raises `IntegrityError`."""
+    entries: dict[str, Entry] = {}
+    async for item in storage.list(journal_prefix(name, replset)):
+        text = await get_json(storage, item.key)
+        try:
+            entries[item.key] = Entry.model_validate_json(text)
+        except ValidationError as error:
+            raise IntegrityError(f"{item.key} is no journal entry: {error}") from error
+    found = Progressed()
+    for key in _valid_keys(entries):
+        found.add(entries[key])
+        found.keys.append(key)
+    return found
+
+
+def _valid_keys(entries: dict[str, Entry]) -> list[str]:
+    """The entries of the newest epoch that has begun, and those it accepted, in order."""
+    if not entries:
+        return []
+    firsts = [k for k, e in entries.items() if e.begun is not None or e.accepted is not None]
+    newest = max(firsts)
+    accepted = list(entries[newest].accepted or ())
+    missing = [key for key in accepted if key not in entries]
+    if missing:
+        raise IntegrityError(f"the journal entry {missing[0]} is missing")
+    epoch = newest.rpartition("-")[0]
+    return [*accepted, *sorted(key for key in entries if key.rpartition("-")[0] == epoch)]
+
+
+class Journal:
+    """Writes entries under one epoch. `run` is the flusher; it ends after `close`."""
+
+    def __init__(self, storage: Storage, name: str, replset: str, epoch: int) -> None:
+        self._storage = storage
+        self._name = name
+        self._replset = replset
+        self._epoch = epoch
+        self._number = 0
+        self._pending: list[dict[str, Any]] = []
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def add(
+        self,
+        *,
+        unit: FinishedUnit | None = None,
+        archived: ArchivedSlice | None = None,
+        gone: str | None = None,
+    ) -> None:
+        """Note something durable; it is written soon."""
+        self._pending.append(
+            {
+                "units": [unit.to_json()] if unit else [],
+                "slices": [archived.to_json()] if archived else [],
+                "gone": [gone] if gone else [],
+            }
+        )
+        self._wake.set()
+
+    async def begin(self, begun: Begun) -> None:
+        """Write where the part begins, at once."""
+        await self._write({"begun": begun.to_json()})
+
+    async def resume(self, progressed: Progressed) -> None:
+        """Write what this worker goes on from, at once."""
+        await self._write({"accepted": progressed.keys})
+
+    def close(self) -> None:
+        """Let the flusher write the rest and end."""
+        self._closed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write what is added, until closed."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            is_last = self._closed
+            gathered, self._pending = self._pending, []
+            if gathered:
+                merged: dict[str, list[Any]] = {"units": [], "slices": [], "gone": []}
+                for item in gathered:
+                    for name, values in item.items():
+                        merged[name] += values
+                await self._write(merged)
+            if is_last:
+                return
+
+    async def _write(self, entry: dict[str, Any]) -> None:
+        key = journal_key(self._name, self._replset, self._epoch, self._number)
+        self._number += 1
+        await put_json(self._storage, key, json.dumps(entry))
+        await fault_point("snapshot.journal_written")

@@ -1,0 +1,286 @@
+"""`ctl backup`: one snapshot a replica set, one `last_write` for all, published at the end.
+
+The lead checks the storage, waits until every part has read all, chooses `last_write`, and when all
+parts have archived up to it proves that every object is there and writes `backup.json` (I1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from agent.archive.codec import DEFAULT_LEVEL, Compression
+from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
+from agent.archive.manifest import Manifest
+from agent.archive.objects import get_json, put_json
+from agent.errors import ConfigError, IntegrityError, NodeUnavailable, ObjectExists, ObjectNotFound
+from agent.faults import fault_point
+from agent.operations.backup.snapshot import (
+    DEFAULT_READERS,
+    Snapshot,
+    SnapshotOptions,
+    SnapshotOutcome,
+)
+from agent.operations.context import LeadContext, PartContext
+from agent.operations.repository import claim
+from agent.storage.base import Storage, get_bytes, put_bytes
+from agent.version import VERSION
+from agent.wire.backups import Backup, ReplsetPart
+from agent.wire.namespaces import Selection, check_patterns
+from agent.wire.operations import Kind, Operation
+from agent.wire.optime import OpTime
+from agent.wire.specs import BackupSpec
+
+LISTED_COLLECTIONS: Final = 5000
+LAST_WRITE_TIMEOUT_S: Final = 24 * 3600.0
+_STATS_AT_ONCE: Final = 16
+
+
+class BackupKind:
+    """Logical backups."""
+
+    kind = Kind.BACKUP
+
+    async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
+        """The storage must answer and be ours; every replica set gets a part."""
+        spec = BackupSpec.from_document(operation.spec)
+        check_patterns(spec.ns + spec.exclude_ns)
+        storage = await lead.services.open_storage(lead.settings, spec.profile)
+        try:
+            await claim(storage, lead.services.cluster_id)
+            try:
+                await storage.stat(backup_key(operation.name))
+            except ObjectNotFound:
+                pass
+            else:
+                raise ConfigError(f"a backup named {operation.name} exists at {storage.address}")
+        finally:
+            await storage.aclose()
+        return [lead.services.node.replset]
+
+    async def advance(self, lead: LeadContext, operation: Operation) -> None:
+        """Choose `last_write` when every part has read all."""
+        if "last_write" in operation.result:
+            return
+        ends = [part.result.get("read_end") for part in operation.parts]
+        if all(ends):
+            last_write = max(OpTime.from_document(end) for end in ends)
+            await lead.services.operations.merge_result(
+                operation.id, lead.lease.epoch, {"last_write": last_write.to_document()}
+            )
+
+    async def work(self, part: PartContext) -> dict[str, Any]:
+        """Snapshot this replica set and write its manifest."""
+        spec = BackupSpec.from_document(part.operation.spec)
+        storage = await part.services.open_storage(part.settings, spec.profile)
+        try:
+            snapshot = Snapshot(
+                part.services.node,
+                storage,
+                part.services.clock,
+                _options(part, spec),
+                check=part.lease.check,
+                report=part.report,
+            )
+            outcome = await snapshot.take(lambda read_end: _agreed_end(part, read_end))
+            return await _write_manifest(part, storage, outcome)
+        finally:
+            await storage.aclose()
+
+    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
+        """Prove that everything is there, then publish."""
+        spec = BackupSpec.from_document(operation.spec)
+        storage = await lead.services.open_storage(lead.settings, spec.profile)
+        try:
+            marker = await claim(storage, lead.services.cluster_id)
+            backup = _assembled(lead, operation, spec, marker.repository_id)
+            for replset in backup.replsets:
+                await _prove_stored(storage, replset)
+            lead.lease.check()
+            await fault_point("backup.before_publish")
+            await _publish(storage, backup)
+            await fault_point("backup.published")
+            await lead.services.catalog.publish_backup(backup)
+            await _forget_journals(storage, backup)
+            return {**backup.to_result(), "storage_path": storage.address}
+        finally:
+            await storage.aclose()
+
+
+def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
+    settings = part.settings.backup
+    level = spec.compression_level or settings.compression_level or DEFAULT_LEVEL
+    return SnapshotOptions(
+        name=part.operation.name,
+        op_id=part.operation.id,
+        epoch=part.lease.epoch,
+        selection=Selection(
+            spec.ns, spec.exclude_ns, spec.with_users_and_roles or not spec.is_selective
+        ),
+        compression=Compression(spec.compression or settings.compression or "zstd", level),
+        readers=spec.num_parallel_collections
+        or settings.num_parallel_collections
+        or DEFAULT_READERS,
+        budget_bytes=part.services.budget_bytes,
+    )
+
+
+async def _agreed_end(part: PartContext, read_end: OpTime) -> OpTime:
+    """Tell the lead how far this part has read, and wait for its choice of `last_write`."""
+    await part.record({"read_end": read_end.to_document()})
+    delay = 0.02
+    try:
+        async with asyncio.timeout(LAST_WRITE_TIMEOUT_S):
+            while True:
+                operation = await part.refresh()
+                if "last_write" in operation.result:
+                    return OpTime.from_document(operation.result["last_write"])
+                await part.services.clock.sleep(delay)
+                delay = min(1.0, delay * 1.5)
+    except TimeoutError:
+        raise NodeUnavailable(
+            "the lead chose no last_write: another replica set did not finish reading"
+        ) from None
+
+
+async def _write_manifest(
+    part: PartContext, storage: Storage, outcome: SnapshotOutcome
+) -> dict[str, Any]:
+    operation = await part.refresh()
+    last_write = OpTime.from_document(operation.result["last_write"])
+    manifest = Manifest(
+        backup=operation.name,
+        op_id=operation.id,
+        replset=part.replset,
+        epoch=part.lease.epoch,
+        first_write=outcome.begun.first_write,
+        catalogue_at=outcome.begun.catalogue_at,
+        read_end=outcome.read_end,
+        last_write=last_write,
+        catalogue=outcome.begun.catalogue,
+        objects=outcome.objects,
+        slices=outcome.slices,
+        dropped=outcome.gone,
+    )
+    part.lease.check()
+    key = manifest_key(operation.name, part.replset, part.lease.epoch)
+    size, digest = await put_json(storage, key, manifest.model_dump_json(exclude_none=True))
+    await fault_point("snapshot.manifest_written")
+    share = ReplsetPart(
+        replset=part.replset,
+        manifest_key=key,
+        manifest_sha256=digest,
+        manifest_size_bytes=size,
+        node=part.services.node.id,
+        first_write=manifest.first_write,
+        read_end=manifest.read_end,
+        collections=len(manifest.catalogue),
+        documents=manifest.documents,
+        objects=len(manifest.objects) + len(manifest.slices),
+        size_bytes=manifest.stored_bytes,
+        size_uncompressed_bytes=manifest.plain_bytes,
+    )
+    return {
+        "share": share.to_document(),
+        "rereads": outcome.tally.rereads,
+        "compression": str(_options(part, BackupSpec.from_document(operation.spec)).compression),
+        "mongodb_version": part.services.node.mongodb_version,
+        "fcv": part.services.node.fcv,
+        "collections": _listed(manifest),
+    }
+
+
+def _listed(manifest: Manifest) -> list[dict[str, Any]]:
+    """Per collection what `describe-backup --with-collections` shows, of the first so many."""
+    documents: dict[str, int] = {}
+    plain: dict[str, int] = {}
+    for item in manifest.objects:
+        for segment in item.segments:
+            documents[segment.uuid] = documents.get(segment.uuid, 0) + segment.count
+            plain[segment.uuid] = plain.get(segment.uuid, 0) + segment.length
+    return [
+        {
+            "ns": entry.ns,
+            "documents": documents.get(entry.uuid, 0),
+            "size": plain.get(entry.uuid, 0),
+            "indexes": len(entry.indexes),
+        }
+        for entry in manifest.catalogue[:LISTED_COLLECTIONS]
+    ]
+
+
+def _assembled(
+    lead: LeadContext, operation: Operation, spec: BackupSpec, repository_id: str
+) -> Backup:
+    """The backup document: a function of the operation alone, so that two leads write the same."""
+    shares = [ReplsetPart.from_document(part.result["share"]) for part in operation.parts]
+    first = operation.parts[0].result
+    return Backup(
+        id=operation.name,
+        op_id=operation.id,
+        profile=spec.profile,
+        format_version=FORMAT_VERSION,
+        repository_id=repository_id,
+        cluster_id=lead.services.cluster_id,
+        mongodb_version=first["mongodb_version"],
+        fcv=first["fcv"],
+        tidelog_version=VERSION,
+        first_write=min(share.first_write for share in shares),
+        last_write=OpTime.from_document(operation.result["last_write"]),
+        started_at=operation.requested_at,
+        ns=spec.ns,
+        exclude_ns=spec.exclude_ns,
+        with_users_and_roles=spec.with_users_and_roles or not spec.is_selective,
+        compression=first["compression"],
+        hold=spec.hold,
+        replsets=tuple(shares),
+        size_bytes=sum(share.size_bytes for share in shares),
+        size_uncompressed_bytes=sum(share.size_uncompressed_bytes for share in shares),
+    )
+
+
+async def _prove_stored(storage: Storage, share: ReplsetPart) -> None:
+    """Every object of one replica set is there with its size. Digests were taken of what was sent;
+    that a storage keeps what it was sent is what `verify` and restores prove."""
+    text = await get_json(storage, share.manifest_key, sha256=share.manifest_sha256)
+    manifest = Manifest.model_validate_json(text)
+    wanted = iter([*manifest.objects, *manifest.slices])
+
+    async def prove() -> None:
+        for item in wanted:
+            try:
+                found = await storage.stat(item.key)
+            except ObjectNotFound as error:
+                raise IntegrityError(f"{item.key} is missing from {storage.address}") from error
+            if found.size_bytes != item.size_bytes:
+                raise IntegrityError(
+                    f"{item.key} on {storage.address} has {found.size_bytes} bytes and should "
+                    f"have {item.size_bytes}"
+                )
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_STATS_AT_ONCE):
+            group.create_task(prove())
+
+
+async def _publish(storage: Storage, backup: Backup) -> None:
+    """Write `backup.json`. That another lead has written the same before is success."""
+    key = backup_key(backup.id)
+    data = backup.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    try:
+        await put_bytes(storage, key, data)
+    except ObjectExists:
+        if await get_bytes(storage, key) != data:
+            raise IntegrityError(
+                f"{key} on {storage.address} exists and is another backup's"
+            ) from None
+
+
+async def _forget_journals(storage: Storage, backup: Backup) -> None:
+    """A published backup needs its journals no more."""
+    keys = [
+        item.key
+        for share in backup.replsets
+        async for item in storage.list(journal_prefix(backup.id, share.replset))
+    ]
+    await storage.delete(keys)

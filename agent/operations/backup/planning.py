@@ -1,0 +1,187 @@
+"""Planning what is left to read, in the order of the catalogue.
+
+Planners walk the catalogue together. A small collection is read at once into the planner's bundle;
+a larger one is cut into ranges, which go to the readers through a bounded channel as they are
+found. A collection counts as small once it has been read, so no statistics are needed for thousands of
+tiny ones. What an earlier worker finished, says the journal, is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.archive.manifest import CollectionEntry
+from agent.mongo.catalogue import collection_sizes
+from agent.mongo.cursor import CollectionGone, SnapshotLost
+from agent.mongo.node import Node
+from agent.mongo.ranges import documents_a_range, find_ranges
+from agent.operations.backup.journal import FinishedUnit
+from agent.operations.backup.reading import (
+    CHUNK_BYTES,
+    Bundle,
+    ReadClock,
+    Reader,
+    Unit,
+    decoded_bound,
+    encoded_bound,
+    is_fuzzy,
+)
+from agent.pipeline.budget import ByteBudget
+from agent.pipeline.channel import Channel
+
+PLANNER_BUDGET_BYTES: Final = 48 << 20
+"""A planner's bundle and one reply."""
+
+
+@dataclass(slots=True)
+class Remaining:
+    """What the journal says is finished."""
+
+    bundled: set[str] = field(default_factory=set)
+    ranges: dict[str, list[FinishedUnit]] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, units: list[FinishedUnit]) -> Remaining:
+        """From the finished units of a journal."""
+        found = cls()
+        for unit in units:
+            if unit.uuid is None:
+                found.bundled.update(s.uuid for o in unit.objects for s in o.segments)
+            else:
+                found.ranges.setdefault(unit.uuid, []).append(unit)
+        for ranges in found.ranges.values():
+            ranges.sort(key=lambda unit: unit.sequence)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An unread part of a collection: `[minimum, maximum)`, and where its units sort."""
+
+    minimum: bytes | None
+    maximum: bytes | None
+    prefix: tuple[int, ...]
+
+
+def gaps(finished: list[FinishedUnit]) -> Iterator[Gap]:
+    """The holes between finished ranges given in order of their sequence, which is the order of
+    their bounds: no bound is ever compared for anything but equality."""
+    low: str | None = None
+    prefix: tuple[int, ...] = (-1,)
+    for unit in finished:
+        if unit.min != low:
+            yield Gap(decoded_bound(low), decoded_bound(unit.min), prefix)
+        if unit.max is None:
+            return
+        low, prefix = unit.max, unit.sequence
+    yield Gap(decoded_bound(low), None, prefix)
+
+
+class Planner:
+    """One of several that share the iterator over the catalogue."""
+
+    def __init__(
+        self,
+        node: Node,
+        reader: Reader,
+        *,
+        read_clock: ReadClock,
+        budget: ByteBudget,
+        remaining: Remaining,
+        units: Channel[Unit],
+        on_finished: Callable[[FinishedUnit], None],
+        on_gone: Callable[[CollectionEntry], None],
+    ) -> None:
+        self._node = node
+        self._reader = reader
+        self._read_clock = read_clock
+        self._budget = budget
+        self._remaining = remaining
+        self._units = units
+        self._on_finished = on_finished
+        self._on_gone = on_gone
+        self._bundle = Bundle(reader)
+
+    async def run(self, catalogue: Iterator[CollectionEntry]) -> None:
+        """Plan until the shared iterator ends, then store the last bundle."""
+        async with self._budget.take(PLANNER_BUDGET_BYTES):
+            for entry in catalogue:
+                if entry.uuid in self._remaining.bundled:
+                    continue
+                try:
+                    if entry.uuid in self._remaining.ranges or not await self._bundled(entry):
+                        await self._send_ranges(entry)
+                except CollectionGone:
+                    self._on_gone(entry)
+            await self._store_bundle()
+
+    async def _bundled(self, entry: CollectionEntry) -> bool:
+        """Take a collection into the bundle if it is small."""
+        small = await self._reader.read_small(entry)
+        if small is None:
+            return False
+        await self._bundle.add(small)
+        if self._bundle.is_full:
+            await self._store_bundle()
+        return True
+
+    async def _store_bundle(self) -> None:
+        stored = await self._bundle.store()
+        if stored is not None:
+            self._on_finished(FinishedUnit(objects=(stored,)))
+
+    async def _send_ranges(self, entry: CollectionEntry) -> None:
+        sizes = await collection_sizes(self._node, entry.ns)
+        average = sizes.bytes // max(1, sizes.documents)
+        finished = self._remaining.ranges.get(entry.uuid, [])
+        if is_fuzzy(entry) or (not finished and sizes.bytes < CHUNK_BYTES * 3 // 2):
+            # One unit: either it is about one chunk, or it can only be read in natural order.
+            if not finished:
+                await self._units.put(Unit(entry, (0,), document_bytes=average))
+            return
+        skip = documents_a_range(sizes.bytes, sizes.documents, CHUNK_BYTES)
+        for gap in gaps(finished):
+            numbers = itertools.count()
+            async with aclosing(self._ranges_of(entry, gap, skip)) as ranges:
+                async for minimum, maximum in ranges:
+                    sequence = (*gap.prefix, next(numbers))
+                    await self._units.put(Unit(entry, sequence, minimum, maximum, average))
+
+    async def _ranges_of(
+        self, entry: CollectionEntry, gap: Gap, skip: int
+    ) -> AsyncGenerator[tuple[bytes | None, bytes | None]]:
+        """Ranges that cover a gap; planned at a later OpTime where the first is lost."""
+        low, read_at = gap.minimum, await self._read_clock.now()
+        while True:
+            ranges = find_ranges(
+                self._node,
+                ns=entry.ns,
+                uuid=entry.uuid,
+                read_at=read_at,
+                skip=skip,
+                is_clustered=entry.is_clustered,
+                start=low,
+                end=gap.maximum,
+            )
+            try:
+                async with aclosing(ranges):
+                    async for minimum, maximum in ranges:
+                        yield minimum, maximum
+                        low = maximum
+                return
+            except SnapshotLost:
+                read_at = await self._read_clock.renew()
+
+
+def finished_unit(unit: Unit) -> FinishedUnit:
+    """A journal record of a range, objects to be added."""
+    return FinishedUnit(
+        uuid=unit.entry.uuid,
+        sequence=unit.sequence,
+        min=encoded_bound(unit.minimum),
+        max=encoded_bound(unit.maximum),
+    )

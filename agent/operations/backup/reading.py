@@ -1,0 +1,323 @@
+"""Reading units of a snapshot into chunk objects.
+
+A unit is a range of one collection, or a bundle of small collections. Each is read at one OpTime,
+in raw batches, compressed batch by batch in threads, and stored as one object (or several, where
+the range turned out larger than planned). What the server no longer lets us read at that OpTime is
+read again at a later one; what was dropped is reported, and its drop has to be in the oplog.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from agent.archive.codec import Compression
+from agent.archive.framing import Frame
+from agent.archive.layout import BUNDLES, FORMAT_VERSION, chunk_key
+from agent.archive.manifest import ChunkObject, CollectionEntry, Segment
+from agent.archive.objects import put_framed
+from agent.clock import Clock
+from agent.errors import NodeUnavailable
+from agent.faults import fault_point
+from agent.mongo.cursor import (
+    Find,
+    SnapshotLost,
+    after,
+    at_snapshot,
+    bounds,
+    raw_batches,
+)
+from agent.mongo.node import Node
+from agent.mongo.raw import CursorReply
+from agent.pipeline.budget import ByteBudget
+from agent.storage.base import Storage
+from agent.wire.namespaces import USERS_AND_ROLES
+from agent.wire.optime import OpTime
+
+CHUNK_BYTES: Final = 32 << 20
+SMALL_BYTES: Final = 4 << 20
+"""A collection up to this size is bundled with others."""
+BUNDLE_SEGMENTS: Final = 4096
+BATCH_BYTES: Final = 8 << 20
+UNIT_BUDGET_BYTES: Final = CHUNK_BYTES + 2 * BATCH_BYTES
+"""What one reader may hold: a compressed chunk, a reply and the batch cut out of it."""
+SNAPSHOT_AGE_S: Final = 60.0
+"""How long one OpTime is read at; mongod keeps history for 300 s, and a unit has to end in it."""
+_REREADS: Final = 8
+
+T = TypeVar("T")
+
+
+class ReadClock:
+    """Which OpTime to read at: one for as long as mongod surely keeps its history, then a newer
+    one. Few distinct values keep replay's question "is this operation in the chunk?" cheap."""
+
+    def __init__(self, node: Node, clock: Clock, read_at: OpTime) -> None:
+        self._node = node
+        self._clock = clock
+        self._read_at = read_at
+        self._taken = clock.monotonic()
+
+    async def now(self) -> OpTime:
+        """The OpTime to read at now."""
+        if self._clock.monotonic() - self._taken > SNAPSHOT_AGE_S:
+            await self.renew()
+        return self._read_at
+
+    async def renew(self) -> OpTime:
+        """The newest committed OpTime, from now on."""
+        taken = self._clock.monotonic()
+        self._read_at = max(self._read_at, (await self._node.hello()).majority)
+        self._taken = taken
+        return self._read_at
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A range of one collection; bounds are BSON documents `{_id: …}`, None is open."""
+
+    entry: CollectionEntry
+    sequence: tuple[int, ...] = ()
+    minimum: bytes | None = None
+    maximum: bytes | None = None
+    document_bytes: int = 512
+    """Average size, to ask for batches of about `BATCH_BYTES`."""
+
+    @property
+    def is_fuzzy(self) -> bool:
+        """The server reads these at no OpTime of our choice."""
+        return is_fuzzy(self.entry)
+
+
+def is_fuzzy(entry: CollectionEntry) -> bool:
+    """Capped collections refuse snapshot reads; users and roles ignore them (measured on 6.0)."""
+    return entry.is_capped or entry.ns in USERS_AND_ROLES
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been read, for progress and for the history of the operation."""
+
+    bytes: int = 0
+    documents: int = 0
+    rereads: int = 0
+
+
+@dataclass(slots=True)
+class ChunkWriter:
+    """Stores chunk objects under keys that no other worker uses."""
+
+    storage: Storage
+    replset: str
+    op_id: str
+    epoch: int
+    check: Callable[[], None]
+    """Raises when this worker must not write any more."""
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    async def store(self, owner: str, segments: list[Segment], frames: list[Frame]) -> ChunkObject:
+        """Store one object; `owner` is a collection's UUID or `BUNDLES`."""
+        self.check()
+        key = chunk_key(self.replset, owner, self.op_id, self.epoch, next(self._numbers))
+        header = {
+            "kind": "chunk",
+            "format_version": FORMAT_VERSION,
+            "op_id": self.op_id,
+            "replset": self.replset,
+            "segments": [segment.to_json() for segment in segments],
+        }
+        await fault_point("snapshot.chunk_read")
+        stored, digest = await put_framed(self.storage, key, header, frames)
+        await fault_point("snapshot.chunk_stored")
+        return ChunkObject(
+            key=key,
+            size_bytes=stored.size_bytes,
+            sha256=digest,
+            plain_bytes=sum(frame.plain_bytes for frame in frames),
+            segments=tuple(segments),
+        )
+
+
+class Reader:
+    """Turns units into chunk objects."""
+
+    def __init__(
+        self,
+        node: Node,
+        writer: ChunkWriter,
+        *,
+        compression: Compression,
+        budget: ByteBudget,
+        read_clock: ReadClock,
+        tally: Tally,
+    ) -> None:
+        self._node = node
+        self._writer = writer
+        self._compression = compression
+        self._budget = budget
+        self._read_clock = read_clock
+        self._tally = tally
+
+    async def read_unit(self, unit: Unit) -> list[ChunkObject]:
+        """Read and store a range. Raises `CollectionGone` when it was dropped meanwhile."""
+        async with self._budget.take(UNIT_BUDGET_BYTES):
+            return await self._reread(unit.entry.ns, lambda read_at: self._read(unit, read_at))
+
+    async def read_small(self, entry: CollectionEntry) -> SmallCollection | None:
+        """The documents of a small collection; None when it is not small. The caller holds
+        `SMALL_BYTES` plus a reply of the budget."""
+        return await self._reread(entry.ns, lambda read_at: self._read_small(entry, read_at))
+
+    async def compressed(self, blocks: list[bytes]) -> Frame:
+        """One frame over several blocks."""
+        return await self._compression.frame(b"".join(blocks))
+
+    async def store_bundle(self, segments: list[Segment], frames: list[Frame]) -> ChunkObject:
+        """Store small collections as one object."""
+        return await self._writer.store(BUNDLES, segments, frames)
+
+    async def _reread(self, ns: str, read: Callable[[OpTime], Awaitable[T]]) -> T:
+        read_at = await self._read_clock.now()
+        for _ in range(_REREADS):
+            before = (self._tally.bytes, self._tally.documents)
+            try:
+                return await read(read_at)
+            except SnapshotLost:
+                self._tally.bytes, self._tally.documents = before
+                self._tally.rereads += 1
+                read_at = await self._read_clock.renew()
+        raise NodeUnavailable(f"{ns} changed under the reader {_REREADS} times in a row")
+
+    async def _read(self, unit: Unit, read_at: OpTime) -> list[ChunkObject]:
+        stored: list[ChunkObject] = []
+        frames: list[Frame] = []
+        documents = 0
+        async with raw_batches(self._node, _find(unit, read_at)) as batches:
+            async for batch in batches:
+                if batch.count:
+                    frames.append(await self._frame(batch))
+                    documents += batch.count
+                if _plain(frames) >= 2 * CHUNK_BYTES and batch.cursor_id:
+                    stored.append(await self._store(unit, read_at, frames, documents))
+                    frames, documents = [], 0
+        if frames:
+            stored.append(await self._store(unit, read_at, frames, documents))
+        return stored
+
+    async def _frame(self, batch: CursorReply) -> Frame:
+        frame = await self._compression.frame(batch.documents)
+        self._tally.bytes += frame.plain_bytes
+        self._tally.documents += batch.count
+        return frame
+
+    async def _store(
+        self, unit: Unit, read_at: OpTime, frames: list[Frame], documents: int
+    ) -> ChunkObject:
+        segment = Segment(
+            uuid=unit.entry.uuid,
+            length=_plain(frames),
+            count=documents,
+            read_at=read_at,
+            is_fuzzy=unit.is_fuzzy,
+            min=encoded_bound(unit.minimum),
+            max=encoded_bound(unit.maximum),
+        )
+        return await self._writer.store(unit.entry.uuid, [segment], frames)
+
+    async def _read_small(self, entry: CollectionEntry, read_at: OpTime) -> SmallCollection | None:
+        blocks: list[bytes] = []
+        length = documents = 0
+        async with raw_batches(self._node, _find(Unit(entry), read_at)) as batches:
+            async for batch in batches:
+                blocks.append(batch.documents)
+                length += len(batch.documents)
+                documents += batch.count
+                if length > SMALL_BYTES and batch.cursor_id:
+                    return None
+        if length > SMALL_BYTES:
+            return None
+        self._tally.bytes += length
+        self._tally.documents += documents
+        segment = Segment(
+            uuid=entry.uuid,
+            length=length,
+            count=documents,
+            read_at=read_at,
+            is_fuzzy=is_fuzzy(entry),
+        )
+        return SmallCollection(segment, blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class SmallCollection:
+    """A whole small collection in memory; its segment's offset is set when it is bundled."""
+
+    segment: Segment
+    blocks: list[bytes]
+
+
+class Bundle:
+    """Small collections on their way into one object, compressed as they come."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._segments: list[Segment] = []
+        self._frames: list[Frame] = []
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._plain_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to store it."""
+        return self._plain_bytes >= CHUNK_BYTES or len(self._segments) >= BUNDLE_SEGMENTS
+
+    async def add(self, small: SmallCollection) -> None:
+        """Take a collection in."""
+        self._segments.append(small.segment.model_copy(update={"offset": self._plain_bytes}))
+        self._plain_bytes += small.segment.length
+        self._pending += small.blocks
+        self._pending_bytes += small.segment.length
+        if self._pending_bytes >= BATCH_BYTES:
+            await self._flush()
+
+    async def store(self) -> ChunkObject | None:
+        """Store what was taken in, and begin anew; None where nothing was."""
+        await self._flush()
+        segments, frames = self._segments, self._frames
+        self._segments, self._frames, self._plain_bytes = [], [], 0
+        return await self._reader.store_bundle(segments, frames) if segments else None
+
+    async def _flush(self) -> None:
+        if self._pending_bytes:
+            self._frames.append(await self._reader.compressed(self._pending))
+        self._pending, self._pending_bytes = [], 0
+
+
+def _find(unit: Unit, read_at: OpTime) -> Find:
+    entry = unit.entry
+    return Find(
+        database=entry.ns.partition(".")[0],
+        uuid=entry.uuid,
+        label=entry.ns,
+        read_concern=after(read_at) if unit.is_fuzzy else at_snapshot(read_at),
+        options=bounds(unit.minimum, unit.maximum, is_clustered=entry.is_clustered),
+        batch_size=max(1, BATCH_BYTES // max(1, unit.document_bytes)),
+    )
+
+
+def _plain(frames: list[Frame]) -> int:
+    return sum(frame.plain_bytes for frame in frames)
+
+
+def encoded_bound(bound: bytes | None) -> str | None:
+    """A bound as manifests have it."""
+    return None if bound is None else base64.b64encode(bound).decode()
+
+
+def decoded_bound(bound: str | None) -> bytes | None:
+    """The reverse."""
+    return None if bound is None else base64.b64decode(bound)

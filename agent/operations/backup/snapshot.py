@@ -1,0 +1,317 @@
+"""The snapshot of one replica set: where it begins, what runs at once, and when it is complete.
+
+    first_write ── F0 = majority OpTime, or just before the oldest open transaction
+                   archiving of the oplog starts here, before any document is read
+    catalogue_at ─ S ≥ F0: the catalogue, exact; documents are read at S too, later ones later
+    read_end ───── the last OpTime that anything was read at
+    last_write ─── chosen by the lead once every replica set has read all; archived up to here
+
+Two planners and some readers run in one task group beside the archiver and the journal's flusher;
+the first error cancels them all, and what the journal holds by then is what the next worker goes on
+from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.archive.codec import Compression
+from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef, to_extended
+from agent.clock import Clock
+from agent.errors import IntegrityError, Transient
+from agent.faults import fault_point
+from agent.mongo.catalogue import CatalogueRow, read_catalogue, total_sizes
+from agent.mongo.cursor import CollectionGone
+from agent.mongo.node import Node
+from agent.mongo.oplog import Position, open_transactions_start
+from agent.operations.archiver import OplogArchiver, Slice
+from agent.operations.backup.journal import (
+    ArchivedSlice,
+    Begun,
+    FinishedUnit,
+    Journal,
+    Progressed,
+    read_journal,
+)
+from agent.operations.backup.planning import Planner, Remaining, finished_unit
+from agent.operations.backup.reading import ChunkWriter, ReadClock, Reader, Tally, Unit
+from agent.pipeline.budget import ByteBudget
+from agent.pipeline.channel import Channel
+from agent.storage.base import Storage
+from agent.wire.namespaces import Selection, is_archived
+from agent.wire.operations import Progress
+from agent.wire.optime import OpTime
+
+ARCHIVE_EVERY_S: Final = 1.0
+REPORT_EVERY_S: Final = 1.0
+PLANNERS: Final = 2
+DEFAULT_READERS: Final = 3
+COMMIT_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOptions:
+    """What varies from backup to backup."""
+
+    name: str
+    op_id: str
+    epoch: int
+    selection: Selection
+    compression: Compression
+    readers: int
+    budget_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOutcome:
+    """A complete snapshot, archived up to `last_write`."""
+
+    begun: Begun
+    read_end: OpTime
+    objects: tuple[ChunkObject, ...]
+    slices: tuple[SliceRef, ...]
+    gone: tuple[str, ...]
+    tally: Tally
+
+
+class Snapshot:
+    """Reads one replica set through one node, resuming whatever the journal holds."""
+
+    def __init__(
+        self,
+        node: Node,
+        storage: Storage,
+        clock: Clock,
+        options: SnapshotOptions,
+        *,
+        check: Callable[[], None],
+        report: Callable[[Progress], Awaitable[None]],
+    ) -> None:
+        self._node = node
+        self._storage = storage
+        self._clock = clock
+        self._options = options
+        self._check = check
+        self._report = report
+        self._tally = Tally()
+        self._journal = Journal(storage, options.name, node.replset, options.epoch)
+        self._progressed = Progressed()
+        self._is_read = asyncio.Event()
+        self._is_ended = asyncio.Event()
+
+    async def take(self, last_write: Callable[[OpTime], Awaitable[OpTime]]) -> SnapshotOutcome:
+        """Read everything, then archive up to what `last_write(read_end)` answers.
+
+        Raises what reading and storing raise; durable progress is in the journal.
+        """
+        begun, read_clock = await self._begin()
+        archiver = self._archiver(begun)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._journal.run())
+            reporter = group.create_task(self._keep_reporting(begun))
+            archiving = group.create_task(self._keep_archiving(archiver))
+            await self._read_all(begun, read_clock)
+            self._is_read.set()
+            await reporter
+            read_end = await self._end_of_reading(begun)
+            end = await last_write(read_end)
+            self._is_ended.set()
+            await archiving
+            await self._archive_up_to(archiver, end)
+            self._journal.close()
+        self._prove_drops()
+        return SnapshotOutcome(
+            begun=begun,
+            read_end=read_end,
+            objects=tuple(item for unit in self._progressed.units for item in unit.objects),
+            slices=tuple(archived.ref for archived in self._progressed.slices),
+            gone=tuple(sorted(self._progressed.gone)),
+            tally=self._tally,
+        )
+
+    async def _begin(self) -> tuple[Begun, ReadClock]:
+        options = self._options
+        self._progressed = await read_journal(self._storage, options.name, self._node.replset)
+        self._check()
+        if self._progressed.begun is not None:
+            begun = self._progressed.begun
+            await self._node.wait_majority(begun.catalogue_at, timeout_s=COMMIT_TIMEOUT_S)
+            await self._journal.resume(self._progressed)
+            self._tally.bytes = sum(
+                o.plain_bytes for u in self._progressed.units for o in u.objects
+            )
+            self._tally.documents = sum(
+                o.documents for u in self._progressed.units for o in u.objects
+            )
+            read_clock = ReadClock(self._node, self._clock, begun.catalogue_at)
+            await read_clock.renew()
+            return begun, read_clock
+        floor = (await self._node.hello()).majority
+        oldest = await open_transactions_start(self._node)
+        first_write = floor if oldest is None else min(floor, OpTime.unpack(oldest.pack() - 1))
+        read_at = (await self._node.hello()).majority
+        read_clock = ReadClock(self._node, self._clock, read_at)
+        rows = await read_catalogue(self._node, read_at)
+        begun = Begun(
+            first_write=first_write,
+            catalogue_at=read_at,
+            catalogue=tuple(_entry(row) for row in rows if self._is_wanted(row)),
+        )
+        await self._journal.begin(begun)
+        self._progressed.begun = begun
+        await fault_point("snapshot.catalogued")
+        return begun, read_clock
+
+    def _is_wanted(self, row: CatalogueRow) -> bool:
+        return is_archived(row.ns) and self._options.selection.matches(row.ns)
+
+    def _archiver(self, begun: Begun) -> OplogArchiver:
+        slices = self._progressed.slices
+        last = slices[-1].ref if slices else None
+        return OplogArchiver(
+            self._node,
+            self._storage,
+            compression=self._options.compression,
+            epoch=self._options.epoch,
+            position=Position(last.end, last.end_term) if last else Position(begun.first_write),
+            previous_sha256=last.sha256 if last else None,
+            on_slice=self._remember_slice,
+        )
+
+    async def _remember_slice(self, archived: Slice) -> None:
+        self._check()
+        record = ArchivedSlice(ref=archived.ref, dropped=tuple(sorted(archived.dropped)))
+        self._progressed.slices.append(record)
+        self._journal.add(archived=record)
+
+    def _remember_unit(self, unit: FinishedUnit) -> None:
+        self._progressed.units.append(unit)
+        self._journal.add(unit=unit)
+
+    def _remember_gone(self, entry: CollectionEntry) -> None:
+        self._progressed.gone.add(entry.uuid)
+        self._journal.add(gone=entry.uuid)
+
+    async def _keep_archiving(self, archiver: OplogArchiver) -> None:
+        """Follow the oplog until the end is known, so that it cannot roll over unseen."""
+        while not await _within(self._is_ended, ARCHIVE_EVERY_S):
+            await archiver.read()
+
+    async def _archive_up_to(self, archiver: OplogArchiver, end: OpTime) -> None:
+        await self._node.wait_majority(end, timeout_s=COMMIT_TIMEOUT_S)
+        if archiver.position.optime < end:
+            await archiver.read(end)
+        await archiver.close()
+
+    async def _read_all(self, begun: Begun, read_clock: ReadClock) -> None:
+        options = self._options
+        budget = ByteBudget(options.budget_bytes)
+        writer = ChunkWriter(
+            self._storage, self._node.replset, options.op_id, options.epoch, self._check
+        )
+        reader = Reader(
+            self._node,
+            writer,
+            compression=options.compression,
+            budget=budget,
+            read_clock=read_clock,
+            tally=self._tally,
+        )
+        units: Channel[Unit] = Channel(2 * options.readers)
+        gone = self._progressed.gone
+        catalogue = iter([entry for entry in begun.catalogue if entry.uuid not in gone])
+        remaining = Remaining.after(self._progressed.units)
+
+        async def plan() -> None:
+            async with asyncio.TaskGroup() as planners:
+                for _ in range(PLANNERS):
+                    planner = Planner(
+                        self._node,
+                        reader,
+                        read_clock=read_clock,
+                        budget=budget,
+                        remaining=remaining,
+                        units=units,
+                        on_finished=self._remember_unit,
+                        on_gone=self._remember_gone,
+                    )
+                    planners.create_task(planner.run(catalogue))
+            await units.close()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(plan())
+            for _ in range(options.readers):
+                group.create_task(self._read_units(reader, units))
+
+    async def _read_units(self, reader: Reader, units: Channel[Unit]) -> None:
+        async for unit in units:
+            try:
+                objects = await reader.read_unit(unit)
+            except CollectionGone:
+                self._remember_gone(unit.entry)
+                continue
+            finished = finished_unit(unit)
+            self._remember_unit(finished.model_copy(update={"objects": tuple(objects)}))
+
+    async def _end_of_reading(self, begun: Begun) -> OpTime:
+        """An OpTime at or after everything that was read, fuzzy collections included."""
+        now = (await self._node.hello()).majority
+        read_ats = (
+            s.read_at for u in self._progressed.units for o in u.objects for s in o.segments
+        )
+        return max(now, begun.catalogue_at, *read_ats)
+
+    def _prove_drops(self) -> None:
+        """A collection that vanished while it was read must have been dropped in the span."""
+        dropped = {uuid for archived in self._progressed.slices for uuid in archived.dropped}
+        for uuid in self._progressed.gone - dropped:
+            begun = self._progressed.begun
+            ns = next((e.ns for e in begun.catalogue if e.uuid == uuid), uuid) if begun else uuid
+            raise IntegrityError(
+                f"{ns} vanished while it was read, and the oplog does not say that it was dropped"
+            )
+
+    async def _keep_reporting(self, begun: Begun) -> None:
+        databases = {entry.ns.partition(".")[0] for entry in begun.catalogue}
+        total = await total_sizes(self._node, databases)
+        while not await _within(self._is_read, REPORT_EVERY_S):
+            await self._tell("reading", total.bytes, total.documents)
+        await self._tell("archiving", 0, 0)
+
+    async def _tell(self, stage: str, total_bytes: int, total_documents: int) -> None:
+        """Report progress; that the control database cannot be reached now is no reason to stop
+        reading (losing the lease is, and the lease says so itself)."""
+        tally = self._tally
+        try:
+            await self._report(
+                Progress(
+                    stage=stage,
+                    bytes_done=tally.bytes,
+                    bytes_total=max(total_bytes, tally.bytes),
+                    documents_done=tally.documents,
+                    documents_total=max(total_documents, tally.documents),
+                )
+            )
+        except Transient:
+            return
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event happens within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+def _entry(row: CatalogueRow) -> CollectionEntry:
+    return CollectionEntry(
+        ns=row.ns,
+        uuid=row.uuid,
+        options=to_extended(row.options),
+        indexes=tuple(to_extended(spec) for spec in row.indexes),
+    )

@@ -1,0 +1,13 @@
+"""All kinds of operations this agent carries out."""
+
+from __future__ import annotations
+
+from agent.operations.backup.kind import BackupKind
+from agent.operations.context import OperationKind
+from agent.wire.operations import Kind
+
+
+def all_kinds() -> dict[Kind, OperationKind]:
+    """One object a kind."""
+    kinds: list[OperationKind] = [BackupKind()]
+    return {kind.kind: kind for kind in kinds}
