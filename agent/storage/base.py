@@ -6,6 +6,8 @@ What holds for every driver, each sentence with a test in `tests/contract`:
   cancelled, the key is absent (no partial object is ever visible, no part of an upload stays).
 - A key is written once. `put` of a key that exists raises `ObjectExists` where the driver has
   `conditional_put`; elsewhere Tidelog's keys carry epochs, so that no two writers share one.
+- No object's key is the directory of another's (`a` beside `a/b`); a driver that can tell raises
+  `ObjectExists`. A key that no driver could store is refused by all: `agent.storage.keys`.
 - `get` of a range past the end raises; an absent key raises `ObjectNotFound` before any byte.
 - `list` yields in ascending byte order of the key, and sees what `put` returned where
   `strong_list`.
@@ -23,6 +25,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+from agent.storage.sources import source_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,9 @@ class Storage(Protocol):
         """Let go of connections and threads. Idempotent."""
 
 
-async def blocks(data: bytes) -> AsyncIterator[bytes]:
-    """One block of bytes as a source for `put`."""
-    yield data
+def blocks(data: bytes) -> AsyncIterator[bytes]:
+    """One block of bytes as a source for `put`, which a retry may read again."""
+    return source_of(data)
 
 
 async def put_bytes(storage: Storage, key: str, data: bytes) -> ObjectInfo:

@@ -1,0 +1,93 @@
+"""The storages that the contract suite runs on; a further driver is one line in `DRIVERS`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.storage.base import Storage
+from agent.storage.filesystem import FilesystemStorage
+from agent.storage.memory import MemoryObjects, MemoryStorage
+from agent.storage.registry import open_storage, wrap
+from agent.wire.storage_settings import FilesystemSettings, StorageSettings
+from tests.support.faulty_storage import FaultyStorage
+
+
+@dataclass(frozen=True)
+class Place:
+    """One empty repository, and what only the test may do to it behind the driver's back."""
+
+    open: Callable[[], Awaitable[Storage]]
+    """One more client of the same repository."""
+    leftovers: Callable[[], Awaitable[list[str]]]
+    """What is stored that is no object: temporary files, parts of uploads."""
+    flip: Callable[[str, int], Awaitable[None]]
+    """Flip the bits of one byte of an object."""
+    is_streaming: bool = True
+    """Memory does not depend on the size of objects."""
+    refuses_nested_keys: bool = True
+    """`put` of `a/b` beside `a` raises `ObjectExists`."""
+
+
+OpenPlace = Callable[[Path], AbstractAsyncContextManager[Place]]
+
+
+def _memory(wrapped: Callable[[Storage], Storage]) -> OpenPlace:
+    @asynccontextmanager
+    async def place(directory: Path) -> AsyncIterator[Place]:
+        objects = MemoryObjects()
+
+        async def open_client() -> Storage:
+            return wrapped(await MemoryStorage.open(objects))
+
+        async def leftovers() -> list[str]:
+            return []
+
+        async def flip(key: str, offset: int) -> None:
+            objects.bodies[key] = _flipped(objects.bodies[key], offset)
+
+        yield Place(open_client, leftovers, flip, is_streaming=False)
+
+    return place
+
+
+def _filesystem(open_client: Callable[[Path], Awaitable[Storage]]) -> OpenPlace:
+    @asynccontextmanager
+    async def place(directory: Path) -> AsyncIterator[Place]:
+        root = directory / "a repository"
+        root.mkdir()
+
+        async def leftovers() -> list[str]:
+            """Temporary files, and directories with nothing in them."""
+            paths = [path for path in root.rglob("*") if path.name.startswith(".")]
+            paths += [path for path in root.rglob("*") if path.is_dir() and not any(path.iterdir())]
+            return [str(path.relative_to(root)) for path in paths]
+
+        async def flip(key: str, offset: int) -> None:
+            (root / key).write_bytes(_flipped((root / key).read_bytes(), offset))
+
+        yield Place(lambda: open_client(root), leftovers, flip)
+
+    return place
+
+
+def _flipped(body: bytes, offset: int) -> bytes:
+    return body[:offset] + bytes([body[offset] ^ 0xFF]) + body[offset + 1 :]
+
+
+async def _configured(root: Path) -> Storage:
+    """As agents get it: from settings, through the registry, in all wrappers."""
+    filesystem = FilesystemSettings(path=str(root))
+    return await open_storage(StorageSettings(type="filesystem", filesystem=filesystem))
+
+
+DRIVERS: Final[dict[str, OpenPlace]] = {
+    "memory": _memory(lambda driver: driver),
+    "memory-wrapped": _memory(wrap),
+    "memory-faulty": _memory(FaultyStorage),
+    "filesystem": _filesystem(FilesystemStorage.open),
+    "filesystem-configured": _filesystem(_configured),
+}
