@@ -4,7 +4,7 @@ Each durable act passes `await fault_point("name")`. `TIDELOG_FAULTS` (read once
 comma-separated list of `name=action[@hit]`: the action happens at the n-th hit (default the first).
 
     transient   raise StorageUnavailable        permanent   raise IntegrityError
-    kill        SIGKILL this process            stop        SIGSTOP this process (a test continues it)
+    kill        SIGKILL this process            stop        SIGSTOP this process
     cancel      raise CancelledError            sleep:S     wait S seconds
 
 The registry `FAULT_POINTS` is what the crash suite is parametrised over; a name that is not in it

@@ -1,9 +1,9 @@
 """What the code of an operation may use, and the shape every kind of operation has.
 
-A kind is one object with three moments. The *lead* (one agent of the lead replica set, fenced by the
+A kind is one object with four moments. The *lead* (one agent of the lead replica set, fenced by the
 lead lease) calls `choose` once, `advance` whenever a part changed while the operation runs, and
-`finish` when all parts are done. The *workers* (one agent a replica set, fenced by the work lease)
-call `work`. Any of them may be called again by another agent after a crash, so each is written to
+`finish` when all parts are done. The *workers* (one agent a replica set, fenced by the work
+lease) call `work`. Any of them may be called again by another agent after a crash, so each is written to
 go on from what is durable.
 """
 

@@ -7,11 +7,12 @@ parts have archived up to it proves that every object is there and writes `backu
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, Final
 
 from agent.archive.codec import DEFAULT_LEVEL, Compression
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
-from agent.archive.manifest import Manifest
+from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.objects import get_json, put_json
 from agent.errors import ConfigError, IntegrityError, NodeUnavailable, ObjectExists, ObjectNotFound
 from agent.faults import fault_point
@@ -244,7 +245,7 @@ async def _prove_stored(storage: Storage, share: ReplsetPart) -> None:
     that a storage keeps what it was sent is what `verify` and restores prove."""
     text = await get_json(storage, share.manifest_key, sha256=share.manifest_sha256)
     manifest = Manifest.model_validate_json(text)
-    wanted = iter([*manifest.objects, *manifest.slices])
+    wanted: Iterator[ChunkObject | SliceRef] = iter((*manifest.objects, *manifest.slices))
 
     async def prove() -> None:
         for item in wanted:

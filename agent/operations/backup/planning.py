@@ -2,8 +2,8 @@
 
 Planners walk the catalogue together. A small collection is read at once into the planner's bundle;
 a larger one is cut into ranges, which go to the readers through a bounded channel as they are
-found. A collection counts as small once it has been read, so no statistics are needed for thousands of
-tiny ones. What an earlier worker finished, says the journal, is left out.
+found. A collection counts as small once it has been read, so no statistics are needed for thousands
+of tiny ones. What an earlier worker finished, says the journal, is left out.
 """
 
 from __future__ import annotations
