@@ -87,6 +87,15 @@ class ReplicaSet:
         """A connection string for this node and no other."""
         return self._uri(node.host, {"directConnection": "true"})
 
+    def x509_uri(self, node: MongodNode | None = None) -> str:
+        """A connection string whose login is the client certificate; of one node if given."""
+        assert self.certificates is not None, "this set has no TLS"
+        hosts = ",".join(one.host for one in ([node] if node else self.data_nodes))
+        options = {"directConnection": "true"} if node else {"replicaSet": self.name}
+        options |= {"authMechanism": "MONGODB-X509", "authSource": "$external"}
+        options["tlsCertificateKeyFile"] = str(self.certificates.client)
+        return self._uri(hosts, options, login=False)
+
     def client(self) -> Client:
         """The set's own client; it lives as long as the set."""
         if self._client is None:

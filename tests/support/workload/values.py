@@ -118,7 +118,7 @@ def point(rng: random.Random) -> dict[str, Any]:
 def measurement(rng: random.Random) -> dict[str, Any]:
     """A document for a time series."""
     return {
-        "t": EPOCH + datetime.timedelta(seconds=rng.randrange(200_000)),
+        "t": EPOCH + datetime.timedelta(seconds=rng.randrange(20_000)),
         "m": {"sensor": rng.randrange(5), "site": rng.choice(_WORDS)},
         "value": rng.random(),
         "note": text(rng, 2),

@@ -1,0 +1,92 @@
+"""Rings, and the replica sets that tests share.
+
+A test belongs to the ring whose folder it is in. A test that needs mongod is skipped with the
+reason where there is none, but never in CI: a ring that is skipped there proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agents import Agents
+from tests.support.cleaning import clean
+from tests.support.ctl import Ctl
+from tests.support.mongod import ReplicaSet, SetOptions, find_mongod
+from tests.support.mongod.binary import MongodMissingError
+from tests.support.mongod.options import Member
+
+RINGS = frozenset({"unit", "contract", "integration", "cluster"})
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its ring."""
+    for item in items:
+        ring = item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
+        if ring in RINGS:
+            item.add_marker(getattr(pytest.mark, ring))
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Path:
+    """The server's program."""
+    try:
+        return find_mongod()
+    except MongodMissingError as error:
+        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_node(mongod: Path) -> Iterator[ReplicaSet]:
+    """A set of one node for the whole session; tests take `one_node`."""
+    with ReplicaSet(SetOptions(name="one")) as replset:
+        yield replset
+
+
+@pytest.fixture(scope="session")
+def shared_replset(mongod: Path) -> Iterator[ReplicaSet]:
+    """A set of three nodes for the whole session; tests take `three_nodes`."""
+    with ReplicaSet(SetOptions(name="three", members=(Member(),) * 3)) as replset:
+        yield replset
+
+
+@pytest.fixture
+def one_node(shared_node: ReplicaSet) -> ReplicaSet:
+    """The shared set of one node, clean."""
+    return _ready(shared_node)
+
+
+@pytest.fixture
+def three_nodes(shared_replset: ReplicaSet) -> ReplicaSet:
+    """The shared set of three nodes, clean, all of them up."""
+    return _ready(shared_replset)
+
+
+@pytest.fixture
+def agents(three_nodes: ReplicaSet) -> Iterator[Agents]:
+    """An agent beside each of the three nodes; all must stop with status 0 at the end."""
+    with Agents(three_nodes) as running:
+        yield running
+
+
+@pytest.fixture
+def ctl(three_nodes: ReplicaSet) -> Ctl:
+    """The client, pointed at the three nodes."""
+    return Ctl(three_nodes.uri())
+
+
+def _ready(replset: ReplicaSet) -> ReplicaSet:
+    for node in replset.nodes:
+        if node.is_running:
+            node.resume()
+        else:
+            node.start()
+    replset.wait_healthy()
+    clean(replset.client())
+    return replset
