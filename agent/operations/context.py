@@ -3,8 +3,8 @@
 A kind is one object with four moments. The *lead* (one agent of the lead replica set, fenced by the
 lead lease) calls `choose` once, `advance` whenever a part changed while the operation runs, and
 `finish` when all parts are done. The *workers* (one agent a replica set, fenced by the work
-lease) call `work`. Any of them may be called again by another agent after a crash, so each is written to
-go on from what is durable.
+lease) call `work`. Any of them may be called again by another agent after a crash, so each is
+written to go on from what is durable.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, Final
 
-from agent.archive.codec import DEFAULT_LEVEL, Compression
+from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.objects import get_json, put_json
@@ -110,7 +110,7 @@ class BackupKind:
 
 def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
     settings = part.settings.backup
-    level = spec.compression_level or settings.compression_level or DEFAULT_LEVEL
+    level = spec.compression_level or settings.compression_level
     return SnapshotOptions(
         name=part.operation.name,
         op_id=part.operation.id,
@@ -118,7 +118,7 @@ def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
         selection=Selection(
             spec.ns, spec.exclude_ns, spec.with_users_and_roles or not spec.is_selective
         ),
-        compression=Compression(spec.compression or settings.compression or "zstd", level),
+        compression=Compression(spec.compression or settings.stored_compression, level),
         readers=spec.num_parallel_collections
         or settings.num_parallel_collections
         or DEFAULT_READERS,
