@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 import structlog
@@ -59,7 +59,7 @@ class CommandQueue:
             await self._clock.sleep(jittered(pause_s))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    async def _tail(self) -> AsyncIterator[dict[str, Any]]:
+    async def _tail(self) -> AsyncGenerator[dict[str, Any], None]:
         """Ends when the cursor dies: the collection is new and empty, or the primary changed."""
         with translated("watching for commands"):
             # From the beginning: it is small, and its order is the server's, which no field tells.
@@ -67,7 +67,7 @@ class CommandQueue:
                 {}, cursor_type=CursorType.TAILABLE_AWAIT, max_await_time_ms=int(AWAIT_S * 1000)
             )
             try:
-                while cursor.alive:
+                while cursor.delegate.alive:
                     async for command in cursor:
                         yield command
             finally:

@@ -46,7 +46,7 @@ class LeaseStore:
     async def renew(self, lease: Lease, ttl_s: float = TTL_S) -> Lease:
         """Hold it on. Raises `LeaseLost` when owner and epoch no longer match."""
         with translated(f"renewing the lease {lease.id}"):
-            document = await self._collection.find_one_and_update(
+            document: dict[str, Any] | None = await self._collection.find_one_and_update(
                 {"_id": lease.id, "owner": lease.owner, "epoch": lease.epoch},
                 [{"$set": {"expires_at": _until(ttl_s)}}],
                 return_document=ReturnDocument.AFTER,

@@ -16,6 +16,7 @@ from agent.store.connection import Control, translated
 from agent.wire.collections import (
     BACKUPS,
     CAPPED_BYTES,
+    COMMANDS,
     CONFIG,
     OPERATIONS,
     RESTORES,
@@ -34,6 +35,7 @@ async def ensure_schema(control: Control) -> None:
         for name in CAPPED_BYTES.keys() - await _capped(control):
             await _create_capped(control, name, CAPPED_BYTES[name])
         await _create_indexes(control)
+        await control.loose(COMMANDS).insert_one({"op_id": None})  # an empty one cannot be tailed
         with contextlib.suppress(DuplicateKeyError):  # another agent was first
             await control.collection(CONFIG).update_one(
                 {"_id": SCHEMA_ID},

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from pymongo.errors import (
     ConfigurationError,
+    DuplicateKeyError,
     InvalidURI,
     OperationFailure,
     PyMongoError,
@@ -44,10 +45,11 @@ _TRANSIENT = frozenset(
 @contextmanager
 def translated(action: str) -> Iterator[None]:
     """Turn what the driver raises inside into `StoreUnavailable`, `PermissionDenied`,
-    `ConfigError` or `Permanent`; `action` says what was being done, e.g. `reading the settings`."""
+    `ConfigError` or `Permanent`; `action` says what was being done, e.g. `reading the settings`.
+    A duplicate key passes: it is an answer, which the repository that asked knows to read."""
     try:
         yield
-    except TidelogError:
+    except (TidelogError, DuplicateKeyError):
         raise
     except OperationFailure as error:
         raise _refused(action, error) from error

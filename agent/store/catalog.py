@@ -1,0 +1,74 @@
+"""The catalogue: published backups and the record of restores.
+
+A cache of what storage holds, so that `ctl` need not reach it; resync rebuilds it. Documents are
+bounded: the lists of collections and chunks live on storage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+
+from agent.errors import Conflict, NotFound
+from agent.store.connection import Control, translated
+from agent.wire.backups import Backup
+from agent.wire.collections import BACKUPS, RESTORES
+
+Document = dict[str, Any]
+
+
+class Catalog:
+    """Backups and restores, by name."""
+
+    def __init__(self, control: Control) -> None:
+        self._backups = control.collection(BACKUPS)
+        self._restores = control.collection(RESTORES)
+
+    async def publish_backup(self, backup: Backup) -> None:
+        """Make a backup visible. Idempotent: the same backup again changes nothing; another one
+        of that name raises `Conflict`."""
+        with translated(f"publishing the backup {backup.id}"):
+            try:
+                await self._backups.insert_one(backup.to_document())
+            except DuplicateKeyError:
+                found = await self._backups.find_one({"_id": backup.id}, {"op_id": 1})
+                if found is not None and found["op_id"] != backup.op_id:
+                    raise Conflict(f"there is another backup named {backup.id}", hint="") from None
+
+    async def backup(self, name: str) -> Backup:
+        """One backup. Raises `NotFound`."""
+        with translated(f"reading the backup {name}"):
+            found: Document | None = await self._backups.find_one({"_id": name})
+        if found is None:
+            raise NotFound(f"there is no backup {name}", hint="'ctl list' shows the backups")
+        return Backup.from_document(found)
+
+    async def backups(self) -> list[Backup]:
+        """All backups, the oldest first."""
+        with translated("reading the backups"):
+            rows = await self._backups.find().sort([("last_write", 1), ("_id", 1)]).to_list(None)
+        return [Backup.from_document(row) for row in rows]
+
+    async def withdraw_backup(self, name: str) -> bool:
+        """Make a backup invisible, before its objects go; whether it was there."""
+        with translated(f"withdrawing the backup {name}"):
+            return (await self._backups.delete_one({"_id": name})).deleted_count == 1
+
+    async def save_restore(self, document: Document) -> None:
+        """Record a restore under its `_id`, in place of what was recorded of it before."""
+        with translated(f"recording the restore {document['_id']}"):
+            await self._restores.replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    async def restores(self) -> list[Document]:
+        """All recorded restores, the oldest first."""
+        with translated("reading the restores"):
+            return await self._restores.find().sort("_id", 1).to_list(None)
+
+    async def restore(self, name: str) -> Document:
+        """One recorded restore. Raises `NotFound`."""
+        with translated(f"reading the restore {name}"):
+            found: Document | None = await self._restores.find_one({"_id": name})
+        if found is None:
+            raise NotFound(f"there is no restore {name}", hint="'ctl list --restore' shows them")
+        return found
