@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
+from agent.operations.deletion import DeleteBackupKind
+from agent.operations.resync import ResyncKind
 from agent.wire.operations import Kind
 
 
 def all_kinds() -> dict[Kind, OperationKind]:
     """One object a kind."""
-    kinds: list[OperationKind] = [BackupKind()]
+    kinds: list[OperationKind] = [BackupKind(), DeleteBackupKind(), ResyncKind()]
     return {kind.kind: kind for kind in kinds}

@@ -1,0 +1,91 @@
+"""`ctl delete-backup`: the catalogue first, then `backup.json`, then objects, then what names them.
+
+A deletion may be cut short anywhere: whoever takes it up lists the backup's folder, which names
+what is left to the end. Objects that another backup names stay. That everything is gone is checked
+by listing, not by the answers of the delete calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from agent.archive.layout import backup_key, backup_root
+from agent.errors import Conflict, NotFound, Refused, StorageUnavailable
+from agent.faults import fault_point
+from agent.operations.context import LeadContext, PartContext
+from agent.operations.inventory import inventory_of, published_names, referenced_by
+from agent.operations.repository import claim
+from agent.storage.base import Storage
+from agent.wire.operations import Kind, Operation
+from agent.wire.specs import DeleteBackupSpec, RestoreSpec
+
+_BATCH: Final = 500
+
+
+class DeleteBackupKind:
+    """Deletion of named backups, all by the lead."""
+
+    kind = Kind.DELETE_BACKUP
+
+    async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
+        """The backups must exist, not be held, and not be in use."""
+        spec = DeleteBackupSpec.from_document(operation.spec)
+        catalogue = {backup.id: backup for backup in await lead.services.catalog.backups()}
+        for name in spec.names:
+            if name not in catalogue:
+                raise NotFound(f"there is no backup {name}", hint="'ctl list' shows what there is")
+            if catalogue[name].hold:
+                raise Refused(f"backup {name} is on hold: {catalogue[name].hold}")
+        for other in await lead.services.operations.active():
+            if other.kind is Kind.RESTORE:
+                reading = RestoreSpec.from_document(other.spec).backup
+                if reading in spec.names:
+                    raise Conflict(f"restore {other.id} is reading backup {reading}")
+        return []
+
+    async def advance(self, lead: LeadContext, operation: Operation) -> None:
+        """No parts."""
+
+    async def work(self, part: PartContext) -> dict[str, Any]:
+        """No parts."""
+        raise NotImplementedError
+
+    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
+        """Delete one after the other; idempotent."""
+        spec = DeleteBackupSpec.from_document(operation.spec)
+        storage = await lead.services.open_storage(lead.settings, "main")
+        try:
+            await claim(storage, lead.services.cluster_id)
+            deleted = 0
+            for name in spec.names:
+                lead.lease.check()
+                await lead.services.catalog.withdraw_backup(name)
+                await fault_point("delete.withdrawn")
+                deleted += await delete_backup(storage, name)
+            return {"deleted": list(spec.names), "objects": deleted}
+        finally:
+            await storage.aclose()
+
+
+async def delete_backup(storage: Storage, name: str) -> int:
+    """Remove all that only this backup needs; answers how many objects that were.
+
+    Raises `StorageUnavailable` when something is still listed afterwards.
+    """
+    doomed = await inventory_of(storage, name)
+    await storage.delete([backup_key(name)])
+    others = [other for other in await published_names(storage) if other != name]
+    shared = sorted(doomed.shared - await referenced_by(storage, others))
+    for keys in (shared, doomed.folder):
+        await _delete_in_batches(storage, keys)
+    left = [item.key async for item in storage.list(backup_root(name))]
+    if left:
+        raise StorageUnavailable(f"{left[0]} is still listed after it was deleted")
+    return len(shared) + len(doomed.folder)
+
+
+async def _delete_in_batches(storage: Storage, keys: Sequence[str]) -> None:
+    for start in range(0, len(keys), _BATCH):
+        await storage.delete(keys[start : start + _BATCH])
+        await fault_point("delete.object_deleted")

@@ -1,0 +1,96 @@
+"""Which objects a backup consists of, read from storage alone.
+
+The published manifests say it for a published backup; for one that never got so far, its journals
+do. Deletion works by reference: an object goes when no kept backup names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from agent.archive.layout import backup_key, backup_name_of, backup_root
+from agent.archive.manifest import Manifest
+from agent.archive.objects import get_json
+from agent.errors import IntegrityError, ObjectNotFound
+from agent.operations.backup.journal import Entry
+from agent.storage.base import Storage, get_bytes
+from agent.wire.backups import Backup
+
+
+@dataclass(slots=True)
+class Inventory:
+    """The objects of one backup: those that others may name too, and those of its own folder, in
+    the order in which they are to be deleted."""
+
+    chunks: set[str] = field(default_factory=set)
+    slices: set[str] = field(default_factory=set)
+    folder: list[str] = field(default_factory=list)
+
+    @property
+    def shared(self) -> set[str]:
+        """Everything outside the backup's own folder."""
+        return self.chunks | self.slices
+
+
+async def read_backup(storage: Storage, name: str) -> Backup | None:
+    """The published document of a backup, None where there is none. Raises `IntegrityError`."""
+    key = backup_key(name)
+    try:
+        data = await get_bytes(storage, key)
+    except ObjectNotFound:
+        return None
+    try:
+        return Backup.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
+
+
+async def read_manifest(storage: Storage, key: str, sha256: str | None = None) -> Manifest:
+    """A manifest, proven where its digest is known. Raises `IntegrityError`."""
+    text = await get_json(storage, key, sha256=sha256)
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
+
+
+async def published_names(storage: Storage) -> list[str]:
+    """All backups that storage holds, in order of their names."""
+    names = [backup_name_of(item.key) async for item in storage.list("backups/")]
+    return [name for name in names if name is not None]
+
+
+async def inventory_of(storage: Storage, name: str) -> Inventory:
+    """Everything that one backup, published or not, brought to the repository.
+
+    In the folder, `backup.json` comes first (without it the backup is gone) and what tells of
+    other objects last, so that a deletion that was cut short can be taken up again.
+    """
+    found = Inventory()
+    tells: list[str] = []
+    async for item in storage.list(backup_root(name)):
+        if "/manifest-" in item.key:
+            tells.append(item.key)
+            manifest = await read_manifest(storage, item.key)
+            found.chunks.update(o.key for o in manifest.objects)
+            found.slices.update(s.key for s in manifest.slices)
+        elif "/journal/" in item.key:
+            tells.append(item.key)
+            entry = Entry.model_validate_json(await get_json(storage, item.key))
+            found.chunks.update(o.key for unit in entry.units for o in unit.objects)
+            found.slices.update(s.ref.key for s in entry.slices)
+        else:
+            found.folder.append(item.key)
+    found.folder += tells
+    return found
+
+
+async def referenced_by(storage: Storage, names: Iterable[str]) -> set[str]:
+    """The shared objects that the named backups need."""
+    needed: set[str] = set()
+    for name in names:
+        needed |= (await inventory_of(storage, name)).shared
+    return needed

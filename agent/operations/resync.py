@@ -1,0 +1,44 @@
+"""`ctl config --force-resync`: the catalogue rebuilt from what storage holds, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.operations.context import LeadContext, PartContext
+from agent.operations.inventory import published_names, read_backup
+from agent.wire.operations import Kind, Operation
+
+
+class ResyncKind:
+    """All by the lead."""
+
+    kind = Kind.RESYNC
+
+    async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
+        """Nothing to choose: reading is allowed on any repository."""
+        return []
+
+    async def advance(self, lead: LeadContext, operation: Operation) -> None:
+        """No parts."""
+
+    async def work(self, part: PartContext) -> dict[str, Any]:
+        """No parts."""
+        raise NotImplementedError
+
+    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
+        """Publish in the catalogue what storage publishes, withdraw the rest."""
+        storage = await lead.services.open_storage(lead.settings, "main")
+        try:
+            names = await published_names(storage)
+            known = {backup.id for backup in await lead.services.catalog.backups()}
+            for name in names:
+                backup = await read_backup(storage, name)
+                if backup is not None:
+                    lead.lease.check()
+                    await lead.services.catalog.publish_backup(backup)
+            for name in known - set(names):
+                lead.lease.check()
+                await lead.services.catalog.withdraw_backup(name)
+        finally:
+            await storage.aclose()
+        return {"backups": len(names), "withdrawn": sorted(known - set(names))}
