@@ -13,6 +13,7 @@ from typing import Any, Final
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from agent.clock import Clock, SystemClock
 from agent.errors import LeaseLost
 from agent.store.connection import Control, translated
 from agent.wire.collections import LEASES
@@ -30,18 +31,22 @@ class LeaseStore:
     """Acquire, renew, release. Raises `StoreUnavailable` when the outcome is not known: a lease
     taken without our knowing lapses by itself."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._collection = control.collection(LEASES)
         self._seeded: set[str] = set()
 
     async def acquire(self, scope: str, owner: str, ttl_s: float = TTL_S) -> Lease | None:
         """Take a lease that nobody holds, or `None`. A live one is refused to its own owner too:
         whoever asks again is another incarnation."""
+        asked_at = self._clock.monotonic()
         with translated(f"acquiring the lease {scope}"):
             taken = await self._take(scope, owner, ttl_s)
             if taken is None and await self._seed(scope):
                 taken = await self._take(scope, owner, ttl_s)
-        return None if taken is None else Lease.from_document({**taken, "remaining_s": ttl_s})
+        if taken is None:
+            return None
+        return Lease.from_document({**taken, "remaining_s": ttl_s, "asked_at": asked_at})
 
     async def renew(self, lease: Lease, ttl_s: float = TTL_S) -> Lease:
         """Hold it on. Raises `LeaseLost` when owner and epoch no longer match."""

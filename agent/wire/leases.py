@@ -25,6 +25,8 @@ class Lease(Record):
     expires_at: datetime
     remaining_s: float = 0.0
     """Until it lapses, computed by the server when read; negative when it has."""
+    asked_at: float | None = Field(default=None, exclude=True)
+    """When this process asked for it, by its own clock; never leaves the process."""
 
 
 def node_scope(node: str) -> str:

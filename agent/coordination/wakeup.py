@@ -1,0 +1,54 @@
+"""When to look again: at each wake-up from the control database, and every few seconds anyway.
+
+Level-triggered: a wake-up only says that something may have changed. Whoever waits clears it first,
+then reads, then acts, then waits; so nothing that happens while it reads is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+from agent.clock import jittered
+
+POLL_S: Final = 2.5
+
+
+class Commands(Protocol):
+    """What waking up needs of the command queue."""
+
+    def watch(self) -> AsyncIterator[dict[str, Any] | None]:
+        """Each wake-up, for ever."""
+
+
+class Wakeup:
+    """One waiter's wake-ups."""
+
+    def __init__(self, commands: Commands, *, poll_s: float = POLL_S) -> None:
+        self._commands = commands
+        self._poll_s = poll_s
+        self._event = asyncio.Event()
+        self._event.set()
+
+    async def run(self) -> None:
+        """Feed the wake-ups of the control database, for ever."""
+        async for _ in self._commands.watch():
+            self._event.set()
+
+    def wake(self) -> None:
+        """Something changed in this process."""
+        self._event.set()
+
+    def clear(self) -> None:
+        """What happens from now on wakes again. To be called before reading."""
+        self._event.clear()
+
+    async def wait(self, at_most_s: float | None = None) -> None:
+        """Until a wake-up or the next poll."""
+        poll_s = jittered(self._poll_s, 0.1)
+        try:
+            async with asyncio.timeout(poll_s if at_most_s is None else min(poll_s, at_most_s)):
+                await self._event.wait()
+        except TimeoutError:
+            return
