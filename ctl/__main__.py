@@ -1,0 +1,121 @@
+"""The entry point: one call of the parser, one exit status; the only place that writes errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from agent.errors import TidelogError, leaves
+from ctl.app import app
+from ctl.exit_codes import ExitCode, exit_code
+from ctl.invocation import FORMATS, Invocation
+
+_CREDENTIALS: Final = re.compile(r"//[^/@\s]+@")
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], invocation: Invocation | None = None) -> int:
+    """Carry out one command line and answer its exit status."""
+    invocation = invocation if invocation is not None else Invocation()
+    try:
+        status = app.main(
+            args=list(arguments),
+            prog_name="ctl",
+            complete_var="_CTL_COMPLETE",
+            standalone_mode=False,
+            obj=invocation,
+        )
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        return _report(_Fault.of_usage(error), _format_of(arguments), ExitCode.USAGE)
+    except click.ClickException as error:
+        return _report(_Fault(error.format_message()), _format_of(arguments), ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _report(_Fault.of_interrupt(invocation), invocation.out, ExitCode.INTERRUPTED)
+    except TidelogError as error:
+        return _report(_Fault(str(error), error.hint), invocation.out, exit_code(error))
+    except BrokenPipeError:
+        # Who reads us has had enough (`ctl list | head`): leave nothing to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except BaseExceptionGroup as group:
+        return _report_unexpected(group, invocation)
+    except Exception as error:  # noqa: BLE001  # the edge: whatever it is, one sentence and a status
+        return _report_unexpected(error, invocation)
+    return status if isinstance(status, int) else ExitCode.DONE
+
+
+class _Fault:
+    """One sentence and what can be done."""
+
+    def __init__(self, sentence: str, hint: str = "") -> None:
+        # Drivers quote connection strings in what they say; the credentials stay here.
+        self.sentence = _CREDENTIALS.sub("//***@", sentence.strip().removesuffix("."))
+        self.hint = hint
+
+    @classmethod
+    def of_usage(cls, error: click.UsageError) -> _Fault:
+        message = error.format_message()
+        path = error.ctx.command_path if error.ctx is not None else "ctl"
+        return cls(message[:1].lower() + message[1:], f"'{path} --help' shows how it is used")
+
+    @classmethod
+    def of_interrupt(cls, invocation: Invocation) -> _Fault:
+        if invocation.followed is None:
+            return cls("interrupted")
+        return cls(
+            f"interrupted; the {invocation.followed} goes on",
+            "'ctl status' shows how far it is",
+        )
+
+
+def _format_of(arguments: Sequence[str]) -> str:
+    """The format asked for, where the parser gave up, perhaps before it came to it."""
+    for index, argument in enumerate(arguments):
+        value = ""
+        if argument in ("-o", "--out"):
+            value = "".join(arguments[index + 1 : index + 2])
+        elif argument.startswith(("-o", "--out=")):
+            value = argument.removeprefix("--out=").removeprefix("-o").removeprefix("=")
+        if value in FORMATS:
+            return value
+    return "text"
+
+
+def _report(fault: _Fault, out: str, status: int) -> int:
+    click.echo(f"Error: {fault.sentence}", err=True)
+    if fault.hint:
+        click.echo(f"Hint: {fault.hint}", err=True)
+    if out != "text":
+        answer = {"error": fault.sentence, "hint": fault.hint}
+        indent = 2 if out == "json-pretty" else None
+        click.echo(json.dumps(answer, indent=indent, ensure_ascii=False))
+    return status
+
+
+def _report_unexpected(error: BaseException, invocation: Invocation) -> int:
+    known = [leaf for leaf in leaves(error) if isinstance(leaf, TidelogError)]
+    if known:
+        return _report(_Fault(str(known[0]), known[0].hint), invocation.out, exit_code(known[0]))
+    if os.environ.get("TIDELOG_DEBUG"):
+        raise error
+    fault = _Fault(
+        f"unexpected {type(error).__name__}: {error}",
+        "this is a bug of Tidelog; TIDELOG_DEBUG=1 shows where",
+    )
+    return _report(fault, invocation.out, ExitCode.FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The parser tree. Nothing heavy is imported here: `ctl --help` and the completion of command names
+need no driver, no models and no tables. A command's module is imported when the command is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from ctl.options import global_options
+
+COMMANDS: Final = {
+    "backup": "Take a backup.",
+    "cancel-backup": "Cancel the backup that is running.",
+    "completion": "Print the completion script for a shell.",
+    "config": "Show or change the settings of the cluster.",
+    "db-role": "Print the least-privilege role for the agents' user.",
+    "delete-backup": "Delete one backup, or those older than a time.",
+    "describe-backup": "Show everything known of a backup.",
+    "describe-restore": "Show everything known of a restore.",
+    "list": "List backups or restores.",
+    "logs": "Show what the agents did.",
+    "restore": "Restore a backup.",
+    "status": "Show the cluster, what runs, and the backups.",
+    "version": "Print the version.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and one line; imports `ctl.commands.<name>` on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ctl.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [
+            CompletionItem(name, help=text)
+            for name, text in sorted(COMMANDS.items())
+            if name.startswith(incomplete)
+        ]
+        # `Group.shell_complete` would import every command for its help.
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from ctl.commands.version import installed_version
+
+        click.echo(installed_version())
+        ctx.exit()
+
+
+@click.group(
+    name="ctl",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version)
+@global_options
+def app() -> None:
+    """Backups of MongoDB: take them, restore them, see them.
+
+    Any member of any replica set of the cluster will do as --mongodb-uri.
+    """

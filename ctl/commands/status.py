@@ -1,0 +1,146 @@
+"""`ctl status`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.console import Group
+
+from ctl.invocation import Invocation, Result, pass_invocation
+from ctl.options import global_options
+from ctl.overview import Member, Overview
+from ctl.render import duration, moment, number, size, title
+from ctl.snapshots import snapshot_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ctl.session import Session
+
+SECTIONS: Final = ("cluster", "pitr", "running", "backups")
+WATCH_EVERY_S: Final = 2.0
+
+
+@click.command("status")
+@click.option(
+    "-s", "--sections", type=click.Choice(SECTIONS), multiple=True, help="Only these; repeat."
+)
+@click.option("-p", "--priority", is_flag=True, help="The priority of each node, too.")
+@click.option("--watch", is_flag=True, help="Again every two seconds, until interrupted.")
+@global_options
+@pass_invocation
+def command(invocation: Invocation, sections: tuple[str, ...], priority: bool, watch: bool) -> None:
+    """Show the cluster and its agents, what runs, and the backups."""
+    chosen = sections or SECTIONS
+
+    async def run(session: Session) -> Result | None:
+        while watch:
+            session.output.frame(build(await read(session), chosen, priority))
+            await session.clock.sleep(WATCH_EVERY_S)
+        return build(await read(session), chosen, priority)
+
+    invocation.perform(run)
+
+
+async def read(session: Session) -> Overview:
+    """All that is shown, one query each."""
+    settings, _ = await session.settings.read()
+    return Overview(
+        now=await session.control.now(),
+        replset=session.control.replset,
+        members=await read_members(session),
+        nodes=tuple(await session.nodes.all()),
+        settings=settings,
+        active=tuple(await session.operations.active()),
+        recent=tuple(await session.operations.recent(50)),
+        backups=tuple(await session.catalog.backups()),
+        leases=await session.leases.held(),
+    )
+
+
+async def read_members(session: Session) -> tuple[Member, ...]:
+    """The members of the lead replica set as its primary tells everybody: all but hidden ones."""
+    hello = await session.hello()
+    hosts = [*hello.get("hosts", ()), *hello.get("passives", ())]
+    arbiters = [Member(host, is_arbiter=True) for host in hello.get("arbiters", ())]
+    return (*(Member(host, is_arbiter=False) for host in hosts), *arbiters)
+
+
+def build(overview: Overview, sections: Sequence[str], priority: bool) -> Result:
+    """The chosen sections in both forms."""
+    found: dict[str, Any] = {
+        "cluster": overview.cluster,
+        "pitr": overview.pitr,
+        "running": overview.running,
+        "backups": overview.backups_section,
+    }
+    data = {name: found[name]() for name in SECTIONS if name in sections}
+    parts: list[RenderableType] = []
+    if "cluster" in data:
+        parts += ["", title("Cluster:"), *_cluster(data["cluster"], priority)]
+    if "pitr" in data:
+        parts += ["", title("PITR:"), *_pitr(data["pitr"])]
+    if "running" in data:
+        parts += ["", title("Currently running:"), *_running(data["running"])]
+    if "backups" in data:
+        parts += ["", title("Backups:"), *_backups(data["backups"], overview)]
+    return Result(data, Group(*parts[1:]))
+
+
+def _cluster(sets: list[dict[str, Any]], priority: bool) -> list[RenderableType]:
+    lines: list[RenderableType] = [] if sets else ["  no agent is running"]
+    for replset in sets:
+        lines.append(f"{replset['rs']}:")
+        for node in replset["nodes"]:
+            words = f"  - {node['host']} [{node['role'] or '?'}]: "
+            if node["agent"] is None:
+                words += "arbiter, needs no agent" if node["ok"] else "NO AGENT"
+            else:
+                words += f"tidelog-agent [{node['agent']}] {'OK' if node['ok'] else 'FAILED'}"
+                words += f", lag {duration(node['lag_s'])}" if node["lag_s"] else ""
+                words += f", priority {node['priority']:g}" if priority else ""
+            lines.append(words)
+            lines += [f"      > {error}" for error in node["errors"] if node["agent"]]
+    return lines
+
+
+def _pitr(pitr: dict[str, Any]) -> list[RenderableType]:
+    lines: list[RenderableType] = [f"  Status [{'ON' if pitr['conf'] else 'OFF'}]"]
+    if pitr["nodes"]:
+        lines.append(f"  Running on: {', '.join(pitr['nodes'])}")
+    return lines
+
+
+def _running(operations: list[dict[str, Any]]) -> list[RenderableType]:
+    lines: list[RenderableType] = [] if operations else ["  (none)"]
+    for item in operations:
+        progress = item["progress"]
+        words = f"  {item['type']} {item['name']}: {item['status']}"
+        words += ", queued" if item["queued"] else ""
+        if progress["bytes_total"]:
+            words += f", {size(progress['bytes_done'])} of {size(progress['bytes_total'])}"
+            words += f", {number(progress['documents_done'])} documents"
+        if progress["eta_s"] is not None:
+            words += f", {size(progress['bytes_s'])}/s, ETA {duration(progress['eta_s'])}"
+        lines.append(f"{words} [op id: {item['op_id']}]")
+        lines += [
+            f"    {part['rs']}: {part['status']} on {part['node'] or '-'}"
+            + (f", {part['stage']}" if part["stage"] else "")
+            for part in progress["replsets"]
+        ]
+    return lines
+
+
+def _backups(section: dict[str, Any], overview: Overview) -> list[RenderableType]:
+    if section["type"] is None:
+        return ["  no storage is configured; 'ctl config --file FILE' does it"]
+    place = f"  {section['type']} {section['path']}"
+    if not section["snapshot"]:
+        return [place, "  none"]
+    newest = max(overview.backups, key=lambda b: b.last_write, default=None)
+    lines: list[RenderableType] = [place, snapshot_table(section["snapshot"], overview.backups)]
+    if newest is not None:
+        lines.append(f"  Newest restorable time: {moment(newest.last_write.wall())}")
+    return lines

@@ -1,0 +1,126 @@
+"""How values look: sizes, times, durations, tables. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from agent.wire.optime import OpTime
+
+WIDTH: Final = 100
+"""What text fits into where no terminal says another width."""
+STATE_STYLES: Final = {"done": "green", "failed": "red", "cancelled": "yellow", "refused": "red"}
+
+
+def size(count: float | None) -> str:
+    """`12.3 MiB`."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} PiB"
+
+
+def number(count: int | None) -> str:
+    """`1,234,567`."""
+    return "-" if count is None else f"{count:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.4 s`, `42 s`, `3m05s`, `2h07m`, `4d03h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    for long, short, names in ((86400, 3600, "dh"), (3600, 60, "hm"), (60, 1, "ms")):
+        if whole >= long:
+            return f"{whole // long}{names[0]}{whole % long // short:02d}{names[1]}"
+    return f"{whole} s"
+
+
+def moment(at: datetime | None) -> str:
+    """`2026-11-22T03:08:36Z`."""
+    if at is None:
+        return "-"
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def optime(at: OpTime | None) -> str:
+    """`2026-11-22T03:08:36Z (1795316916,3)`."""
+    return "-" if at is None else f"{moment(at.wall())} ({at})"
+
+
+def epoch(at: datetime | None) -> int | None:
+    """Seconds since 1970."""
+    if at is None:
+        return None
+    return int((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], indent: int = 0) -> Table:
+    """A table without lines. A column that ends in `>` is flush right, one in `~` may be folded."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    if indent:
+        grid.add_column("", width=indent - 2, no_wrap=True)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
+        grid.add_column(
+            column.rstrip(">~"),
+            justify=justify,
+            no_wrap=not column.endswith("~"),
+            overflow="fold",
+        )
+    for row in rows:
+        cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
+        grid.add_row(*([Text("")] if indent else []), *cells)
+    return grid
+
+
+def fields(pairs: Iterable[tuple[str, str | Text | None]], indent: int = 0) -> Table:
+    """Names and values, one a line; absent values are left out."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    if indent:
+        grid.add_column("", width=indent - 2, no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        if value is not None:
+            cell = value if isinstance(value, Text) else Text(value)
+            grid.add_row(*([Text("")] if indent else []), Text(f"{name}:"), cell)
+    return grid
+
+
+def title(words: str) -> Text:
+    """The head of a section."""
+    return Text(words, style="bold")
+
+
+def state(name: str) -> Text:
+    """A state in its colour."""
+    return Text(name, style=STATE_STYLES.get(name, ""))
+
+
+def as_yaml(value: Any) -> str:
+    """Nested facts for a person; absent ones are left out."""
+    plain = json.loads(json.dumps(_without_absent(value), default=str))
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=WIDTH)
+    return text.rstrip()
+
+
+def _without_absent(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_absent(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_absent(item) for item in value]
+    return value

@@ -1,0 +1,84 @@
+"""What a command works with: the repositories over the control database, and the output."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.clock import Clock, SystemClock
+from agent.errors import ConfigError
+from agent.store.catalog import Catalog
+from agent.store.command_queue import CommandQueue
+from agent.store.connection import Control, open_control, translated
+from agent.store.events import EventLog
+from agent.store.lease_store import LeaseStore
+from agent.store.node_registry import NodeRegistry
+from agent.store.operation_log import OperationLog
+from agent.store.schema import ensure_schema
+from agent.store.settings_store import SettingsStore
+from ctl.invocation import Invocation
+from ctl.output import Output
+
+APP_NAME: Final = "tidelog-ctl"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open connection to the control database of one cluster."""
+
+    invocation: Invocation
+    control: Control
+    operations: OperationLog
+    nodes: NodeRegistry
+    catalog: Catalog
+    settings: SettingsStore
+    leases: LeaseStore
+    events: EventLog
+    commands: CommandQueue
+    clock: Clock
+
+    @property
+    def output(self) -> Output:
+        """Where answers go."""
+        return self.invocation.output
+
+    async def databases(self) -> dict[str, int]:
+        """The databases of the lead replica set and their sizes on disk."""
+        with translated("listing the databases"):
+            reply = await self.control.database.client.list_databases()
+            return {row["name"]: int(row.get("sizeOnDisk", 0)) async for row in reply}
+
+    async def hello(self) -> dict[str, Any]:
+        """What the primary of the lead replica set says of its set."""
+        with translated("asking for the members of the replica set"):
+            return dict(await self.control.database.command("hello"))
+
+
+@asynccontextmanager
+async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
+    """Connect to the lead replica set and close again. Raises `ConfigError` without an address,
+    `StoreUnavailable` when nobody answers, `UnsupportedVersion` for a newer control database."""
+    if not invocation.mongodb_uri:
+        raise ConfigError(
+            "no connection string is given",
+            hint="add --mongodb-uri mongodb://user:password@host:port/ or set TIDELOG_MONGODB_URI",
+        )
+    control = await open_control(invocation.mongodb_uri, app_name=APP_NAME)
+    try:
+        await ensure_schema(control)
+        yield Session(
+            invocation=invocation,
+            control=control,
+            operations=OperationLog(control),
+            nodes=NodeRegistry(control),
+            catalog=Catalog(control),
+            settings=SettingsStore(control),
+            leases=LeaseStore(control),
+            events=EventLog(control),
+            commands=CommandQueue(control),
+            clock=SystemClock(),
+        )
+    finally:
+        await control.aclose()

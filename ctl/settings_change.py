@@ -1,0 +1,81 @@
+"""Changing the settings: read, change, replace what was read, and hear what the agents say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from agent.errors import ConfigError, Conflict
+from agent.wire.settings import Settings, set_key, unset_key
+from ctl.exit_codes import OperationFailed
+from ctl.storage_settings import wait_for_verdicts
+
+if TYPE_CHECKING:
+    from ctl.session import Session
+
+ATTEMPTS: Final = 5
+Change = Callable[[Settings], Settings]
+
+
+def edit_keys(assignments: tuple[str, ...], removals: tuple[str, ...]) -> Change:
+    """The change that `--set` and `--unset` mean. Raises `ConfigError`."""
+    pairs = []
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r} has no value", hint="write --set section.key=value")
+        pairs.append((path.strip(), value))
+
+    def edit(settings: Settings) -> Settings:
+        for path, value in pairs:
+            settings = set_key(settings, path, value)
+        for path in removals:
+            settings = unset_key(settings, path.strip())
+        return settings
+
+    return edit
+
+
+async def apply_change(session: Session, change: Change) -> Settings:
+    """Make it, whatever others change meanwhile, and report the storage check if it touched the
+    storage. Raises `OperationFailed` when agents cannot use it."""
+    before, after, version = await _replace(session, change)
+    if after.storage is not None and after.storage != before.storage:
+        await _report_storage(session, version)
+    return after
+
+
+async def _replace(session: Session, change: Change) -> tuple[Settings, Settings, int]:
+    for attempt in range(ATTEMPTS):
+        before, version = await session.settings.read()
+        after = change(before)
+        try:
+            version = await session.settings.replace(after, version)
+        except Conflict:
+            # Somebody else changed them in between: make our change to theirs.
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            await session.commands.wake()
+            return before, after, version
+    raise AssertionError("unreachable")
+
+
+async def _report_storage(session: Session, version: int) -> None:
+    verdicts = await wait_for_verdicts(session, version)
+    if not verdicts:
+        session.output.note("Warning: no agent is alive, so nobody has checked the storage")
+        return
+    failed = [verdict for verdict in verdicts if verdict.is_current and not verdict.is_ok]
+    for verdict in verdicts:
+        if verdict not in failed:
+            session.output.note(f"Storage check: {verdict.sentence}")
+    if failed:
+        raise OperationFailed(
+            "the settings are stored, but the storage cannot be used: "
+            + "; ".join(verdict.sentence for verdict in failed),
+            hint="correct them, then run 'ctl config --check'",
+        )
+    session.output.note(
+        "If the storage holds backups already, 'ctl config --force-resync' lists them"
+    )

@@ -1,0 +1,87 @@
+"""What the client may know of the storage: how it is configured, and what the agents say of it. It
+never opens it itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.errors import NotFound, Refused
+from agent.wire.settings import Settings, masked
+
+if TYPE_CHECKING:
+    from agent.wire.nodes import NodeStatus
+    from ctl.session import Session
+
+VERDICT_WITHIN_S: Final = 8.0
+"""Two heartbeats: a live agent has checked changed settings by then."""
+_POLL_EVERY_S: Final = 0.25
+
+
+async def require_storage(session: Session, profile: str = "main") -> Settings:
+    """The settings, with a storage in them. Raises `Refused`."""
+    settings, _ = await session.settings.read()
+    if settings.storage is None:
+        raise Refused(
+            "no storage is configured",
+            hint="write one to a file and run 'ctl config --file storage.yaml'",
+        )
+    if profile != "main":
+        raise NotFound(f"no profile named {profile!r}", hint="the only one is main")
+    return settings
+
+
+def storage_path(settings: Settings) -> str:
+    """Where the repository is, as people write it: `/backups`, `s3://bucket/prefix`."""
+    if settings.storage is None:
+        return ""
+    shown: dict[str, Any] = masked(settings)["storage"]
+    section = shown.get(settings.storage.type) or {}
+    if "path" in section:
+        return str(section["path"])
+    place = section.get("bucket") or section.get("container") or ""
+    prefix = str(section.get("prefix") or "").strip("/")
+    return f"{settings.storage.type}://{place}" + (f"/{prefix}" if prefix else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one agent says of the storage; `error` is None where it works."""
+
+    node: str
+    is_current: bool
+    """Whether it has checked these settings, and not earlier ones."""
+    error: str | None
+
+    @property
+    def is_ok(self) -> bool:
+        """Checked and found usable."""
+        return self.is_current and self.error is None
+
+    @property
+    def sentence(self) -> str:
+        """For a person."""
+        if not self.is_current:
+            return f"{self.node} has not checked these settings yet"
+        return f"{self.node}: {self.error or 'ok'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For a script."""
+        return {"node": self.node, "ok": self.is_ok, "error": None if self.is_ok else self.sentence}
+
+
+async def wait_for_verdicts(session: Session, version: int) -> list[Verdict]:
+    """What the live agents say of the storage of these settings; waits a little for those that have
+    not checked it yet. Empty where no agent is alive."""
+    end = session.clock.monotonic() + VERDICT_WITHIN_S
+    while True:
+        verdicts = [_verdict(node, version) for node in await session.nodes.live()]
+        if all(verdict.is_current for verdict in verdicts) or session.clock.monotonic() >= end:
+            return sorted(verdicts, key=lambda verdict: verdict.node)
+        await session.clock.sleep(_POLL_EVERY_S)
+
+
+def _verdict(node: NodeStatus, version: int) -> Verdict:
+    checked = node.storage_settings_version
+    is_current = checked is not None and checked >= version
+    return Verdict(node.id, is_current, node.storage_error)
