@@ -63,9 +63,8 @@ class CommandQueue:
         """Ends when the cursor dies: the collection is new and empty, or the primary changed."""
         with translated("watching for commands"):
             # From the beginning: it is small, and its order is the server's, which no field tells.
-            cursor = self._collection.find(
-                {}, cursor_type=CursorType.TAILABLE_AWAIT, max_await_time_ms=int(AWAIT_S * 1000)
-            )
+            cursor = self._collection.find({}, cursor_type=CursorType.TAILABLE_AWAIT)
+            cursor.max_await_time_ms(int(AWAIT_S * 1000))
             try:
                 while cursor.delegate.alive:
                     async for command in cursor:

@@ -77,10 +77,9 @@ class EventLog:
             # One that has left the capped collection meanwhile cannot be waited for.
             passed = after is None or await self._collection.find_one({"_id": after}) is None
             cursor = self._collection.find(
-                {"$or": [query, {"_id": after}]},
-                cursor_type=CursorType.TAILABLE_AWAIT,
-                max_await_time_ms=int(AWAIT_S * 1000),
+                {"$or": [query, {"_id": after}]}, cursor_type=CursorType.TAILABLE_AWAIT
             )
+            cursor.max_await_time_ms(int(AWAIT_S * 1000))
             try:
                 while cursor.delegate.alive:
                     async for row in cursor:

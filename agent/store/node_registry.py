@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError
 
+from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, translated
 from agent.wire.collections import AGENTS
 from agent.wire.nodes import NodeStatus
@@ -17,8 +18,9 @@ _SERVER_SIDE: Final = frozenset({"_id", "heartbeat_at", "started_at", "age_s"})
 class NodeRegistry:
     """What agents say of themselves and their nodes."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, commands: CommandQueue | None = None) -> None:
         self._collection = control.collection(AGENTS)
+        self._commands = commands or CommandQueue(control)
 
     async def heartbeat(self, status: NodeStatus) -> None:
         """Say what the node is now. The server sets the times; `started_at` when `pid` changes."""
@@ -40,9 +42,11 @@ class NodeRegistry:
         await self._collection.update_one({"_id": node}, [{"$replaceWith": whole}], upsert=True)
 
     async def say_goodbye(self, node: str) -> None:
-        """This agent stops: nobody need wait until its heartbeat is stale."""
+        """This agent stops: nobody need wait until its heartbeat is stale. Wakes the others, and
+        what in this process still waits for a command."""
         with translated("leaving the registry"):
             await self._collection.delete_one({"_id": node})
+        await self._commands.wake()
 
     async def all(self) -> list[NodeStatus]:
         """Every agent that has not said goodbye, live or not, by id."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.errors import Conflict, LeaseLost, OperationCancelled
 from agent.store.connection import translated
 from agent.store.operation_reading import OperationReading
@@ -15,6 +17,9 @@ from agent.store.operation_updates import (
     with_history,
 )
 from agent.wire.operations import ErrorRecord, Operation, Part, State, may_move
+from agent.wire.settings import Settings
+
+TAKING: Final = "taking the lead"
 
 
 class OperationLeading(OperationReading):
@@ -35,7 +40,7 @@ class OperationLeading(OperationReading):
             }
         ]
         match = {"state": {"$in": UNFINISHED}, "lead_epoch": {"$not": {"$gte": epoch}}}
-        return await self._lead_change(op_id, match, pipeline, "taking the lead", epoch)
+        return await self._lead_change(op_id, match, pipeline, TAKING, epoch)
 
     async def transition(
         self,
@@ -60,13 +65,36 @@ class OperationLeading(OperationReading):
             op_id, match, pipeline, f"moving the operation to {after}", epoch, done_if=after
         )
 
-    async def set_parts(self, op_id: str, epoch: int, replsets: list[str]) -> Operation:
-        """Name the replica sets that get a part, before any of them works."""
-        parts = [Part(replset=replset).to_document() for replset in replsets]
+    async def set_parts(
+        self,
+        op_id: str,
+        epoch: int,
+        replsets: list[str],
+        *,
+        settings: Settings | None = None,
+        version: int | None = None,
+    ) -> Operation:
+        """Name the replica sets that get a part, before any of them works, and pin the settings."""
+        change: Document = {
+            "parts": literal([Part(replset=replset).to_document() for replset in replsets]),
+            "updated_at": "$$NOW",
+        }
+        if settings is not None:
+            change |= {
+                "settings": literal(settings.to_document()),
+                "settings_version": literal(version),
+            }
         match = {"state": State.REQUESTED.value, "lead_epoch": epoch}
-        pipeline = [{"$set": {"parts": literal(parts), "updated_at": "$$NOW"}}]
         return await self._lead_change(
-            op_id, match, pipeline, "writing the parts", epoch, wake=False
+            op_id, match, [{"$set": change}], "writing the parts", epoch, wake=False
+        )
+
+    async def note(self, op_id: str, epoch: int, text: str) -> Operation:
+        """Put a remark into the history, as the lead."""
+        match = {"state": {"$in": UNFINISHED}, "lead_epoch": epoch}
+        change = {"history": with_history("noted", note=text)}
+        return await self._lead_change(
+            op_id, match, [{"$set": change}], "writing a note", epoch, wake=False
         )
 
     async def merge_result(self, op_id: str, epoch: int, fields: Document) -> Operation:
@@ -99,7 +127,7 @@ class OperationLeading(OperationReading):
         if changed is not None:
             return changed
         now = await self.get(op_id)
-        if now.lead_epoch == epoch and now.state is done_if:
+        if now.lead_epoch == epoch and (now.state is done_if or action == TAKING):
             return now  # our own write, whose answer was lost
         if now.lead_epoch > epoch:
             raise LeaseLost(f"{action}: {now.lead_node} leads {now.kind} {now.name} now")

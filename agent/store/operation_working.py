@@ -43,7 +43,15 @@ class OperationWorking(OperationReading):
             epoch=epoch,
             extra={"node": literal(node), "epoch": epoch},
         )
-        return await self._part_change(op_id, replset, match, pipeline, "taking the part", epoch)
+        return await self._part_change(
+            op_id,
+            replset,
+            match,
+            pipeline,
+            "taking the part",
+            epoch,
+            done_if=State.PREPARING,
+        )
 
     async def update_part(
         self,
@@ -80,6 +88,7 @@ class OperationWorking(OperationReading):
             "writing the part",
             epoch,
             wake=not quiet,
+            done_if=state,
         )
 
     async def hand_over_part(self, op_id: str, replset: str, epoch: int, *, note: str) -> Operation:
@@ -109,6 +118,7 @@ class OperationWorking(OperationReading):
         epoch: int,
         *,
         wake: bool = True,
+        done_if: State | None = None,
     ) -> Operation:
         with translated(f"{action} of {replset}"):
             changed = await self._update({"_id": op_id, **match}, pipeline, wake=wake)
@@ -116,6 +126,8 @@ class OperationWorking(OperationReading):
             return changed
         now = await self.get(op_id)
         part = now.part(replset)
+        if part is not None and part.epoch == epoch and part.state is done_if:
+            return now  # our own write, whose answer was lost
         what = f"{action} of {replset} in {now.kind} {now.name}"
         if now.cancel_requested and not now.state.is_terminal:
             raise OperationCancelled(f"{what}: it was cancelled")

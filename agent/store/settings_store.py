@@ -6,6 +6,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from agent.errors import Conflict
+from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, translated
 from agent.wire.collections import CONFIG
 from agent.wire.settings import Settings
@@ -16,8 +17,9 @@ SETTINGS_ID = "settings"
 class SettingsStore:
     """Read and replace. Version 0 means that nothing was ever set."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, commands: CommandQueue | None = None) -> None:
         self._collection = control.collection(CONFIG)
+        self._commands = commands or CommandQueue(control)
 
     async def read(self) -> tuple[Settings, int]:
         """The settings and their version."""
@@ -50,4 +52,5 @@ class SettingsStore:
                 "the settings were changed by somebody else meanwhile",
                 hint="look at them and try again",
             )
+        await self._commands.wake()
         return version + 1

@@ -70,6 +70,12 @@ class Kind(StrEnum):
     RESTORE = "restore"
     DELETE_BACKUP = "delete-backup"
     RESYNC = "resync"
+    UNKNOWN = "unknown"
+    """Of a newer version: refused with a reason if nobody else takes it on."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
+        return cls.UNKNOWN
 
     @property
     def is_exclusive(self) -> bool:
@@ -137,6 +143,8 @@ class Operation(Record):
     updated_at: datetime | None = None
     finished_at: datetime | None = None
     settings_version: int | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The settings it began with; whoever works on it works with these."""
     lead_node: str | None = None
     lead_epoch: int = 0
     attempts: int = 0

@@ -1,0 +1,83 @@
+"""Runs of slices and gaps, as the slicers note them: a cache, rebuilt from storage by resync.
+
+A run is one document whatever its length; the epoch of its writer fences every change, so that a
+slicer that lost its lease without knowing it changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agent.errors import LeaseLost
+from agent.store.connection import Control, translated
+from agent.store.operation_updates import literal
+from agent.wire.collections import SLICES
+from agent.wire.optime import OpTime
+from agent.wire.timelines import Gap, Run
+
+_RUN: Final = "run"
+_GAP: Final = "gap"
+
+
+class SliceRuns:
+    """The archived oplog, replica set by replica set."""
+
+    def __init__(self, control: Control) -> None:
+        self._collection = control.collection(SLICES)
+
+    async def runs(self, replset: str | None = None) -> list[Run]:
+        """All runs, ascending."""
+        chosen = {"kind": _RUN} if replset is None else {"kind": _RUN, "replset": replset}
+        with translated("reading the runs of slices"):
+            rows = await self._collection.find(chosen).sort("start", 1).to_list(None)
+        return [Run.from_document(row) for row in rows]
+
+    async def gaps(self) -> list[Gap]:
+        """All recorded gaps, ascending."""
+        with translated("reading the gaps"):
+            rows = await self._collection.find({"kind": _GAP}).sort("start", 1).to_list(None)
+        return [Gap.from_document(row) for row in rows]
+
+    async def save(self, run: Run) -> None:
+        """Write a run as it is now. Raises `LeaseLost` when a higher epoch owns it."""
+        document = {**run.to_document(), "kind": _RUN}
+        document.pop("updated_at", None)
+        with translated(f"noting the slices of {run.replset}"):
+            changed = await self._collection.update_one(
+                {"_id": run.id, "epoch": {"$lte": run.epoch}},
+                [{"$replaceWith": {"$mergeObjects": [literal(document), {"updated_at": "$$NOW"}]}}],
+            )
+            if changed.matched_count:
+                return
+            if await self._collection.find_one({"_id": run.id}, {"_id": 1}) is None:
+                await self._collection.update_one(
+                    {"_id": run.id},
+                    [
+                        {
+                            "$replaceWith": {
+                                "$mergeObjects": [literal(document), {"updated_at": "$$NOW"}]
+                            }
+                        }
+                    ],
+                    upsert=True,
+                )
+                return
+        raise LeaseLost(f"the slices of {run.replset} are written under a higher epoch now")
+
+    async def record_gap(self, gap: Gap) -> None:
+        """Note a hole; the same one again changes nothing."""
+        identity = f"gap/{gap.replset}/{gap.start.key}"
+        document: dict[str, Any] = {**gap.to_document(), "_id": identity, "kind": _GAP}
+        document.pop("at", None)
+        whole = {"$mergeObjects": [literal(document), {"at": "$$NOW"}]}
+        with translated("recording a gap"):
+            await self._collection.update_one(
+                {"_id": identity}, [{"$replaceWith": whole}], upsert=True
+            )
+
+    async def forget_before(self, replset: str, moment: OpTime) -> None:
+        """Drop runs and gaps that end before a moment, after their slices were deleted."""
+        with translated("forgetting old slices"):
+            await self._collection.delete_many(
+                {"replset": replset, "end": {"$lt": moment.to_document()}}
+            )

@@ -1,0 +1,129 @@
+"""Coverage: which moments the archived oplog reaches, as pure functions over runs of slices.
+
+A *run* is a stretch of slices of one replica set that link to each other. It covers `(start,
+covered_until]`: `covered_until` may lie past the last slice where nothing worth storing happened
+since. Runs of one replica set do not overlap in what they were written for, but they may touch; the
+coverage of a cluster is the intersection over its replica sets. A *gap* says why a run does not
+continue the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from agent.wire.collections import SCHEMA_VERSION
+from agent.wire.optime import OpTime
+from agent.wire.record import Record
+
+
+class GapCause(StrEnum):
+    """Why slices do not continue."""
+
+    OVERRUN = "oplog rolled over"
+    ROLLBACK = "rolled back"
+    RESTORE = "restored"
+    DISABLED = "slicing was off"
+    BROKEN = "slice missing"
+
+
+class Run(Record):
+    """Linked slices of one replica set, as the control database caches them."""
+
+    id: str = Field(alias="_id")
+    """`<replset>/<start key>/<epoch>`."""
+    schema_version: int = SCHEMA_VERSION
+    replset: str
+    start: OpTime
+    end: OpTime
+    """End of the last stored slice; equals `start` before the first."""
+    end_term: int | None = None
+    covered_until: OpTime
+    last_sha256: str | None = None
+    last_key: str | None = None
+    slices: int = 0
+    size_bytes: int = 0
+    epoch: int
+    updated_at: datetime | None = None
+
+    @property
+    def span(self) -> Span:
+        """What it covers."""
+        return Span(start=self.start, end=max(self.end, self.covered_until))
+
+
+class Span(Record):
+    """`(start, end]`."""
+
+    start: OpTime
+    end: OpTime
+
+    def __contains__(self, moment: OpTime) -> bool:
+        return self.start < moment <= self.end
+
+
+class Gap(Record):
+    """A hole in the coverage of one replica set: nothing in `(start, end]` can be restored to."""
+
+    replset: str
+    start: OpTime
+    end: OpTime
+    cause: GapCause
+    message: str = ""
+    at: datetime | None = None
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Spans joined where they touch or overlap, ascending."""
+    found: list[Span] = []
+    for span in sorted(spans, key=lambda s: (s.start, s.end)):
+        if found and span.start <= found[-1].end:
+            found[-1] = Span(start=found[-1].start, end=max(found[-1].end, span.end))
+        elif span.start < span.end:
+            found.append(span)
+    return found
+
+
+def intersection(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
+    """What both cover; both ascending and disjoint."""
+    found = []
+    i = j = 0
+    while i < len(first) and j < len(second):
+        start = max(first[i].start, second[j].start)
+        end = min(first[i].end, second[j].end)
+        if start < end:
+            found.append(Span(start=start, end=end))
+        if first[i].end < second[j].end:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def coverage(runs: Iterable[Run]) -> list[Span]:
+    """What every replica set that has runs covers."""
+    by_replset: dict[str, list[Span]] = {}
+    for run in runs:
+        by_replset.setdefault(run.replset, []).append(run.span)
+    # Runs are joined only where one begins exactly where another ends: both then hold every entry
+    # around the seam. An overlap is joined as well, since slices hold the same committed entries.
+    each = [merged(spans) for spans in by_replset.values()]
+    if not each:
+        return []
+    common = each[0]
+    for spans in each[1:]:
+        common = intersection(common, spans)
+    return common
+
+
+def restorable(spans: Sequence[Span], bases: Iterable[OpTime]) -> list[tuple[Span, OpTime | None]]:
+    """For each covered span the earliest moment it can restore to: the `last_write` of the first
+    base in it, None where there is no base."""
+    ordered = sorted(bases)
+    return [
+        (span, next((base for base in ordered if span.start <= base <= span.end), None))
+        for span in spans
+    ]
