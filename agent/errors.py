@@ -18,6 +18,7 @@
     │   ├─ IntegrityError        what is stored is not what was written
     │   ├─ ObjectNotFound / ObjectExists
     │   ├─ OplogOverrun          the oplog no longer holds what is needed
+    │   ├─ OplogForked           what was archived last was rolled back
     │   └─ RestoreFailed         the target refused what had to be written
     └─ Superseded                somebody else acts now          → stop quietly
         ├─ LeaseLost
@@ -137,6 +138,12 @@ class OplogOverrun(Permanent):
     """The oplog of the node no longer reaches back to where archiving has to go on."""
 
     hint = "enlarge the oplog (replSetResizeOplog), then take a new backup"
+
+
+class OplogForked(Permanent):
+    """What was archived last is not in the oplog any more: it was rolled back."""
+
+    hint = "take a new backup; the old timeline stays restorable"
 
 
 class RestoreFailed(Permanent):

@@ -67,6 +67,20 @@ def slice_key(replset: str, start: OpTime, end: OpTime, term: int, epoch: int) -
     return f"{slices_prefix(replset)}{day}/{name}.bson.zst"
 
 
+_SLICE = re.compile(
+    r"slices/[^/]+/\d{8}/(\d{10})-(\d{10})_(\d{10})-(\d{10})_(\d{6})_(\d{8})\.bson\.zst"
+)
+
+
+def slice_span_of(key: str) -> tuple[OpTime, OpTime] | None:
+    """`(start, end]` of the slice with this key; None for other keys."""
+    found = _SLICE.fullmatch(key)
+    if found is None:
+        return None
+    numbers = [int(number) for number in found.groups()]
+    return OpTime(T=numbers[0], I=numbers[1]), OpTime(T=numbers[2], I=numbers[3])
+
+
 def restore_key(name: str, replset: str, epoch: int, number: int) -> str:
     """One record of a restore's progress."""
     return f"restores/{name}/{replset}-{epoch:08d}-{number:08d}.json"

@@ -19,7 +19,7 @@ from typing import Any, Final
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from agent.errors import NodeUnavailable, OplogOverrun
+from agent.errors import NodeUnavailable, OplogForked, OplogOverrun
 from agent.mongo.cursor import RAW, raw_cursor
 from agent.mongo.node import Document, Node
 from agent.mongo.raw import documents, elements
@@ -56,7 +56,8 @@ async def read_oplog(
     node: Node, position: Position, until: OpTime | None = None
 ) -> AsyncIterator[OplogBatch]:
     """The committed entries after `position`, up to and including `until` where given, else as far
-    as the majority has come. Raises `OplogOverrun`, `NodeUnavailable`, `PermissionDenied`."""
+    as the majority has come. Raises `OplogOverrun`,
+    `OplogForked`, `NodeUnavailable`, `PermissionDenied`."""
     span: Document = {"$gte": position.optime.timestamp()}
     if until is not None:
         span["$lte"] = until.timestamp()
@@ -91,7 +92,7 @@ async def _continued(
                 f"{node.host} has seen commits up to {majority} only, and archiving goes on after "
                 f"{position.optime}"
             )
-        raise OplogOverrun(
+        raise OplogForked(
             f"{node.host} holds no committed entry at {position.optime} any more: "
             "it was rolled back"
         )
@@ -99,17 +100,17 @@ async def _continued(
     first = _position_of(entries[:end])
     if first.optime == position.optime:
         if position.term is not None and first.term != position.term:
-            raise OplogOverrun(
+            raise OplogForked(
                 f"the oplog entry {position.optime} of term {position.term} was rolled back on "
                 f"{node.host}: it is of term {first.term} now"
             )
         return entries[end:], count - 1
-    if position.term is not None:
-        raise OplogOverrun(
-            f"the oplog of {node.host} no longer holds {position.optime}; it goes on at "
-            f"{first.optime}"
-        )
     await _check_reach(node, position)
+    if position.term is not None:
+        raise OplogForked(
+            f"the oplog entry {position.optime} was rolled back on {node.host}: its oplog goes on "
+            f"at {first.optime}"
+        )
     return entries, count
 
 
@@ -143,6 +144,12 @@ def _commands(entries: bytes) -> Iterator[RawBSONDocument]:
             entry = RawBSONDocument(entries[start:end], RAW)
             if entry["op"] == "c":
                 yield entry
+
+
+def decoded_entries(entries: bytes) -> Iterator[RawBSONDocument]:
+    """Each entry, decoded when looked into: for few entries, never on a hot path."""
+    for start, end in documents(entries):
+        yield RawBSONDocument(entries[start:end], RAW)
 
 
 def _position_of(entry: bytes) -> Position:

@@ -23,11 +23,15 @@ from agent.archive.manifest import SliceRef
 from agent.archive.objects import put_framed
 from agent.faults import fault_point
 from agent.mongo.node import Node
-from agent.mongo.oplog import OplogBatch, Position, read_oplog
+from agent.mongo.oplog import OplogBatch, Position, decoded_entries, read_oplog
 from agent.storage.base import Storage
+from agent.wire.collections import DATABASE, PREFIX
 from agent.wire.optime import OpTime
 
 SLICE_BYTES: Final = 16 << 20
+_LOOKED_INTO: Final = 200
+"""Entries in a batch up to which each is looked into."""
+_OWN: Final = f"{DATABASE}.{PREFIX}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class _Open:
     plain_bytes: int = 0
     commands: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
+    matters: bool = False
 
 
 class OplogArchiver:
@@ -89,11 +94,23 @@ class OplogArchiver:
         current.entries.append(batch.entries)
         current.count += batch.count
         current.plain_bytes += len(batch.entries)
+        current.matters = current.matters or matters(batch)
         for entry in batch.commands:
             name, dropped = describe_command(entry)
             current.commands.add(name)
             current.dropped.update(dropped)
         self.position = batch.last
+
+    @property
+    def pending_bytes(self) -> int:
+        """Read and not stored yet."""
+        return self._open.plain_bytes
+
+    @property
+    def pending_matters(self) -> bool:
+        """Whether anything read since the last slice would be missed: no-ops and what Tidelog
+        writes for itself would not."""
+        return self._open.matters
 
     async def close(self) -> None:
         """Store what was read since the last slice; nothing where nothing was."""
@@ -135,6 +152,17 @@ class OplogArchiver:
         await self._on_slice(Slice(ref, frozenset(current.dropped)))
         self._previous_sha256 = digest
         self._open = _Open(end)
+
+
+def matters(batch: OplogBatch) -> bool:
+    """Whether a batch holds anything that a restore would miss. Looked into only where a batch is
+    small: an idle replica set writes a no-op every ten seconds, and agents their heartbeats."""
+    if batch.count > _LOOKED_INTO:
+        return True
+    return any(
+        entry["op"] != "n" and not entry["ns"].startswith(_OWN)
+        for entry in decoded_entries(batch.entries)
+    )
 
 
 def describe_command(entry: RawBSONDocument) -> tuple[str, set[str]]:

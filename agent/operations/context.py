@@ -24,6 +24,7 @@ from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.settings_store import SettingsStore
+from agent.store.slice_runs import SliceRuns
 from agent.wire.operations import Kind, Operation, Progress
 from agent.wire.settings import Settings
 
@@ -38,6 +39,7 @@ class Services:
     cluster_id: str
     operations: OperationLog
     catalog: Catalog
+    runs: SliceRuns
     leases: LeaseStore
     nodes: NodeRegistry
     settings: SettingsStore

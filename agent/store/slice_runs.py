@@ -39,41 +39,34 @@ class SliceRuns:
         return [Gap.from_document(row) for row in rows]
 
     async def save(self, run: Run) -> None:
-        """Write a run as it is now. Raises `LeaseLost` when a higher epoch owns it."""
-        document = {**run.to_document(), "kind": _RUN}
-        document.pop("updated_at", None)
+        """Write a run as it is now. Raises `LeaseLost` when a higher epoch owns it or a restore
+        sealed it."""
+        whole = _stamped({**run.to_document(), "kind": _RUN}, "updated_at")
         with translated(f"noting the slices of {run.replset}"):
             changed = await self._collection.update_one(
-                {"_id": run.id, "epoch": {"$lte": run.epoch}},
-                [{"$replaceWith": {"$mergeObjects": [literal(document), {"updated_at": "$$NOW"}]}}],
+                {"_id": run.id, "epoch": {"$lte": run.epoch}, "sealed": {"$ne": True}}, whole
             )
             if changed.matched_count:
                 return
             if await self._collection.find_one({"_id": run.id}, {"_id": 1}) is None:
-                await self._collection.update_one(
-                    {"_id": run.id},
-                    [
-                        {
-                            "$replaceWith": {
-                                "$mergeObjects": [literal(document), {"updated_at": "$$NOW"}]
-                            }
-                        }
-                    ],
-                    upsert=True,
-                )
+                await self._collection.update_one({"_id": run.id}, whole, upsert=True)
                 return
-        raise LeaseLost(f"the slices of {run.replset} are written under a higher epoch now")
+        raise LeaseLost(f"the slices of {run.replset} are no longer this agent's to continue")
+
+    async def seal(self, replset: str) -> None:
+        """No run of this replica set is continued any more: what comes next is another timeline.
+        Restores call it before they touch anything."""
+        with translated(f"sealing the slices of {replset}"):
+            await self._collection.update_many(
+                {"kind": _RUN, "replset": replset}, {"$set": {"sealed": True}}
+            )
 
     async def record_gap(self, gap: Gap) -> None:
         """Note a hole; the same one again changes nothing."""
         identity = f"gap/{gap.replset}/{gap.start.key}"
-        document: dict[str, Any] = {**gap.to_document(), "_id": identity, "kind": _GAP}
-        document.pop("at", None)
-        whole = {"$mergeObjects": [literal(document), {"at": "$$NOW"}]}
+        whole = _stamped({**gap.to_document(), "_id": identity, "kind": _GAP}, "at")
         with translated("recording a gap"):
-            await self._collection.update_one(
-                {"_id": identity}, [{"$replaceWith": whole}], upsert=True
-            )
+            await self._collection.update_one({"_id": identity}, whole, upsert=True)
 
     async def forget_before(self, replset: str, moment: OpTime) -> None:
         """Drop runs and gaps that end before a moment, after their slices were deleted."""
@@ -81,3 +74,9 @@ class SliceRuns:
             await self._collection.delete_many(
                 {"replset": replset, "end": {"$lt": moment.to_document()}}
             )
+
+
+def _stamped(document: dict[str, Any], stamp: str) -> list[dict[str, Any]]:
+    """An update that writes a whole document, with the server's time in one field."""
+    document.pop(stamp, None)
+    return [{"$replaceWith": {"$mergeObjects": [literal(document), {stamp: "$$NOW"}]}}]

@@ -53,6 +53,10 @@ class PitrSettings(Section):
     enabled: bool = False
     oplog_span_min: float | None = Field(default=None, gt=0)
     """Minutes, as in PBM. Without it a slice closes after 10 s: it bounds what a disaster loses."""
+    oplog_span_sec: float | None = Field(default=None, gt=0)
+    """The same in seconds; wins where both are set."""
+    auto_base: bool = False
+    """Take a backup by itself where a new timeline begins."""
     oplog_only: bool = False
     """Archive without a base backup."""
     priority: dict[str, float] = Field(default_factory=dict)
@@ -63,6 +67,8 @@ class PitrSettings(Section):
     @property
     def oplog_span_s(self) -> float:
         """Seconds after which a slice closes."""
+        if self.oplog_span_sec is not None:
+            return self.oplog_span_sec
         return DEFAULT_SLICE_SPAN_S if self.oplog_span_min is None else self.oplog_span_min * 60
 
 

@@ -47,6 +47,12 @@ class Run(Record):
     slices: int = 0
     size_bytes: int = 0
     epoch: int
+    sealed: bool = False
+    """Nothing is added any more: the replica set was restored since."""
+    node: str | None = None
+    """Who writes it."""
+    error: str | None = None
+    """Why slicing does not get on now."""
     updated_at: datetime | None = None
 
     @property

@@ -1,0 +1,262 @@
+"""Point-in-time recovery: one agent of each replica set archives its oplog, all the time.
+
+A slice closes after a span (10 s) or a size, so that what a disaster can lose is about that span.
+On an idle replica set nothing worth keeping happens (the server's own no-ops, our heartbeats), and
+then no slice closes for a long span, but coverage still advances: the run says up to where nothing
+was missed.
+
+Who slices is decided by the slicer lease of the replica set; backups, other profiles and other
+replica sets have no part in it. Whoever takes over goes on from the last slice on storage that
+links to the run, noted in the control database or not, and the oplog itself proves that nothing
+lies between. If it cannot, because the oplog rolled over, or what was archived was rolled back, or
+the replica set was restored, the hole is recorded with its cause and a new run begins.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from agent.archive.codec import Compression
+from agent.clock import jittered
+from agent.coordination.election import bid_delay_s, rank
+from agent.coordination.lease import HeldLease, hold
+from agent.errors import (
+    LeaseLost,
+    OplogForked,
+    OplogOverrun,
+    Superseded,
+    TidelogError,
+    Transient,
+)
+from agent.mongo.oplog import Position
+from agent.operations.archiver import OplogArchiver, Slice
+from agent.operations.context import Services
+from agent.operations.repository import claim
+from agent.operations.slices import keys_after, read_slice_ref
+from agent.storage.base import Storage
+from agent.wire.leases import slicer_scope
+from agent.wire.operations import Kind
+from agent.wire.optime import ZERO, OpTime
+from agent.wire.settings import Settings
+from agent.wire.specs import BackupSpec
+from agent.wire.timelines import Gap, GapCause, Run
+
+READ_EVERY_S: Final = 1.0
+CONTROL_EVERY_S: Final = 5.0
+"""How often settings, restores and the run's document are looked at or written."""
+LOOK_EVERY_S: Final = 3.0
+"""How often an agent that does not slice looks whether it should."""
+IDLE_SPAN_S: Final = 600.0
+BACK_OFF_S: Final = 10.0
+
+log = structlog.stdlib.get_logger()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One agent's time as the slicer."""
+
+    held: HeldLease
+    settings: Settings
+    version: int
+    storage: Storage
+    run: Run
+
+
+class Slicer:
+    """This agent's share in slicing its replica set: `run` is for the agent's task group."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._replset = services.node.replset
+
+    async def run(self) -> None:
+        """Slice whenever it is this agent's turn, for ever. Errors are recorded on the run and
+        tried again: the oplog keeps what could not be stored yet."""
+        while True:
+            try:
+                await self._take_turn()
+            except Superseded as error:
+                log.info("slicer.superseded", replset=self._replset, error=str(error))
+            except Transient as error:
+                log.warning("slicer.held_up", replset=self._replset, error=str(error))
+                await self._note_error(error)
+            except TidelogError as error:
+                log.error("slicer.failed", replset=self._replset, error=str(error), hint=error.hint)
+                await self._note_error(error)
+                await self._services.clock.sleep(BACK_OFF_S)
+            await self._services.clock.sleep(jittered(LOOK_EVERY_S))
+
+    async def _take_turn(self) -> None:
+        services = self._services
+        settings, version = await services.settings.read()
+        if not settings.pitr.enabled or settings.storage is None or await self._is_restoring():
+            return
+        order = rank(
+            [node for node in await services.nodes.live() if node.replset == self._replset]
+        )
+        if services.node.id not in order:
+            return
+        await services.clock.sleep(bid_delay_s(order.index(services.node.id)))
+        lease = await services.leases.acquire(slicer_scope(self._replset), services.node.id)
+        if lease is None:
+            return
+        async with hold(services.leases, lease, services.clock) as held:
+            storage = await services.open_storage(settings, "main")
+            try:
+                await claim(storage, services.cluster_id)
+                run = await self._continued(storage, held.epoch)
+                await self._slice(_Turn(held, settings, version, storage, run))
+            finally:
+                await storage.aclose()
+
+    async def _is_restoring(self) -> bool:
+        return any(op.kind is Kind.RESTORE for op in await self._services.operations.active())
+
+    async def _slice(self, turn: _Turn) -> None:
+        """Archive until settings change, a restore begins or the lease is lost."""
+        log.info("slicer.started", replset=self._replset, start=str(turn.run.end))
+        clock = self._services.clock
+        archiver = self._archiver(turn)
+        opened = looked = clock.monotonic()
+        while True:
+            turn.held.check()
+            try:
+                await archiver.read()
+            except (OplogOverrun, OplogForked) as error:
+                await self._break(turn, error)
+                archiver = self._archiver(turn)
+            now = clock.monotonic()
+            if not archiver.pending_bytes:
+                opened = now
+            span = turn.settings.pitr.oplog_span_s if archiver.pending_matters else IDLE_SPAN_S
+            if now - opened >= span:
+                await archiver.close()
+                opened = now
+            if now - looked >= CONTROL_EVERY_S:
+                looked = now
+                if not archiver.pending_matters:
+                    turn.run = turn.run.model_copy(
+                        update={"covered_until": archiver.position.optime, "error": None}
+                    )
+                    await self._services.runs.save(turn.run)
+                if await self._should_end(turn):
+                    await archiver.close()
+                    return
+            await clock.sleep(READ_EVERY_S)
+
+    async def _should_end(self, turn: _Turn) -> bool:
+        _, version = await self._services.settings.read()
+        return version != turn.version or await self._is_restoring()
+
+    def _archiver(self, turn: _Turn) -> OplogArchiver:
+        pitr = turn.settings.pitr
+        level = pitr.compression_level or turn.settings.backup.compression_level
+        run = turn.run
+
+        async def remember(archived: Slice) -> None:
+            turn.held.check()
+            ref = archived.ref
+            turn.run = turn.run.model_copy(
+                update={
+                    "end": ref.end,
+                    "end_term": ref.end_term,
+                    "covered_until": max(turn.run.covered_until, ref.end),
+                    "last_sha256": ref.sha256,
+                    "last_key": ref.key,
+                    "slices": turn.run.slices + 1,
+                    "size_bytes": turn.run.size_bytes + ref.size_bytes,
+                    "error": None,
+                }
+            )
+            await self._services.runs.save(turn.run)
+
+        return OplogArchiver(
+            self._services.node,
+            turn.storage,
+            compression=Compression("none" if pitr.compression == "none" else "zstd", level),
+            epoch=turn.held.epoch,
+            position=Position(run.end, run.end_term),
+            previous_sha256=run.last_sha256,
+            on_slice=remember,
+        )
+
+    async def _continued(self, storage: Storage, epoch: int) -> Run:
+        """The run to go on with: the last one, with the slices that its writer stored but did not
+        live to note; a new one where there is none or a restore sealed it."""
+        runs = await self._services.runs.runs(self._replset)
+        if not runs:
+            return await self._begun(epoch)
+        last = runs[-1]
+        if last.sealed:
+            run = await self._begun(epoch)
+            await self._record_gap(last.span.end, run.start, GapCause.RESTORE, "restored since")
+            return run
+        run = last.model_copy(update={"epoch": epoch, "node": self._services.node.id})
+        found = keys_after(storage, self._replset, run.end, after=run.last_key)
+        async with aclosing(found) as keys:
+            async for key, span in keys:
+                if span.start != run.end:
+                    continue
+                ref = await read_slice_ref(storage, key)
+                if ref.previous_sha256 == run.last_sha256:
+                    run = run.model_copy(
+                        update={
+                            "end": ref.end,
+                            "end_term": ref.end_term,
+                            "covered_until": max(run.covered_until, ref.end),
+                            "last_sha256": ref.sha256,
+                            "last_key": key,
+                            "slices": run.slices + 1,
+                            "size_bytes": run.size_bytes + ref.size_bytes,
+                        }
+                    )
+        await self._services.runs.save(run)
+        return run
+
+    async def _begun(self, epoch: int) -> Run:
+        start = (await self._services.node.hello()).majority
+        run = Run(
+            id=f"{self._replset}/{start.key}/{epoch}",
+            replset=self._replset,
+            start=start,
+            end=start,
+            covered_until=start,
+            epoch=epoch,
+            node=self._services.node.id,
+        )
+        await self._services.runs.save(run)
+        return run
+
+    async def _break(self, turn: _Turn, error: OplogOverrun | OplogForked) -> None:
+        """The run cannot be continued: say so where everybody looks, and begin another."""
+        cause = GapCause.OVERRUN if isinstance(error, OplogOverrun) else GapCause.ROLLBACK
+        old = turn.run
+        turn.run = await self._begun(turn.held.epoch)
+        log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=str(error))
+        await self._record_gap(old.end, turn.run.start, cause, str(error))
+        if turn.settings.pitr.auto_base:
+            await self._services.operations.submit(
+                Kind.BACKUP,
+                BackupSpec().to_document(),
+                requested_by=f"{self._services.node.id} (pitr.autoBase)",
+                queue=True,
+            )
+
+    async def _record_gap(self, start: OpTime, end: OpTime, cause: GapCause, message: str) -> None:
+        gap = Gap(
+            replset=self._replset, start=start, end=max(end, ZERO), cause=cause, message=message
+        )
+        await self._services.runs.record_gap(gap)
+
+    async def _note_error(self, error: TidelogError) -> None:
+        try:
+            runs = await self._services.runs.runs(self._replset)
+            if runs and runs[-1].node == self._services.node.id:
+                await self._services.runs.save(runs[-1].model_copy(update={"error": str(error)}))
+        except (Transient, LeaseLost):
+            log.warning("slicer.error_not_noted", replset=self._replset)

@@ -1,0 +1,54 @@
+"""The slices of a replica set as storage has them: what exists, and how it links."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from agent.archive.codec import digest_of, in_thread
+from agent.archive.framing import dissect
+from agent.archive.layout import slice_span_of, slices_prefix
+from agent.archive.manifest import SliceRef
+from agent.errors import IntegrityError
+from agent.storage.base import Storage, get_bytes
+from agent.wire.optime import OpTime
+from agent.wire.timelines import Span
+
+
+async def keys_after(
+    storage: Storage, replset: str, moment: OpTime, *, after: str | None = None
+) -> AsyncGenerator[tuple[str, Span]]:
+    """Keys of slices that end after a moment, with what they say they cover, ascending by day and
+    start. `after` skips listing what sorts before it."""
+    async for item in storage.list(slices_prefix(replset), after=after):
+        found = slice_span_of(item.key)
+        if found is not None and found[1] > moment:
+            yield item.key, Span(start=found[0], end=found[1])
+
+
+async def read_slice_ref(storage: Storage, key: str) -> SliceRef:
+    """What a stored slice says of itself, with size and digest as it is now. The digest is proven
+    by the slice that follows it, which names it. Raises `IntegrityError`."""
+    data = await get_bytes(storage, key)
+    header, frames = dissect(data, key)
+    digest = await in_thread(digest_of, [data])
+    return _ref(key, header, len(data), digest, sum(plain for _, plain in frames))
+
+
+def _ref(key: str, header: dict[str, Any], size: int, digest: str, plain: int) -> SliceRef:
+    try:
+        return SliceRef(
+            key=key,
+            size_bytes=size,
+            sha256=digest,
+            plain_bytes=plain,
+            count=header["count"],
+            start=OpTime.from_document(header["start"]),
+            start_term=header["start_term"],
+            end=OpTime.from_document(header["end"]),
+            end_term=header["end_term"],
+            previous_sha256=header["previous_sha256"],
+            commands=tuple(header["commands"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise IntegrityError(f"the header of {key} is no slice's: {error!r}") from error
