@@ -1,0 +1,1 @@
+"""Writing to the primary of a restore's target: raw inserts, `applyOps`, indexes, principals."""

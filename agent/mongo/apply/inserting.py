@@ -1,0 +1,81 @@
+"""Inserting documents as they were stored.
+
+Plain inserts are the fastest way in. They refuse a few documents that a server may hold all the
+same (an `_id` that is an array, two `_id`s); those go through `applyOps`, which refuses nothing
+that was ever stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import bson
+
+from agent.errors import RestoreFailed
+from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.operations import apply_writes
+from agent.mongo.node import Document, Node
+from agent.mongo.translate import translated
+
+INSERT_TIMEOUT_S: Final = 100.0
+_DUPLICATE: Final = 11000
+_NOT_STORABLE: Final = frozenset({2, 52, 53, 57})
+_length: Final = struct.Struct("<i").pack
+
+
+async def insert(
+    node: Node,
+    namespace: str,
+    documents: list[RawDocument],
+    *,
+    is_ordered: bool = False,
+    may_exist: bool = False,
+) -> None:
+    """Insert a batch at w:1, past validators. With `may_exist`, documents whose `_id` is there are
+    those very documents, inserted before an interruption.
+
+    Raises `RestoreFailed` naming a document that is refused, `NodeUnavailable`.
+    """
+    while documents:
+        errors = await _insert(node, namespace, documents, is_ordered)
+        for error in errors:
+            await _resolve(node, namespace, documents[error["index"]], error, may_exist)
+        # An ordered insert ends at its first error.
+        documents = documents[errors[-1]["index"] + 1 :] if errors and is_ordered else []
+
+
+async def _insert(
+    node: Node, namespace: str, documents: list[RawDocument], is_ordered: bool
+) -> list[dict[str, Any]]:
+    database, _, collection = namespace.partition(".")
+    command: Document = {
+        "insert": collection,
+        "documents": documents,
+        "ordered": is_ordered,
+        "bypassDocumentValidation": True,
+        "writeConcern": {"w": 1},
+    }
+    with translated(f"loading {namespace}"):
+        reply = await node.command(database, command, timeout_s=INSERT_TIMEOUT_S)
+    errors: list[dict[str, Any]] = reply.get("writeErrors", [])
+    return errors
+
+
+async def _resolve(
+    node: Node, namespace: str, document: RawDocument, error: dict[str, Any], may_exist: bool
+) -> None:
+    if error["code"] == _DUPLICATE and may_exist:
+        return
+    if error["code"] in _NOT_STORABLE:
+        await apply_writes(node, [inserting(namespace, document.raw)], is_lenient=True)
+        return
+    raise RestoreFailed(
+        f"{namespace} does not take a document of the backup: {error.get('errmsg', error['code'])}"
+    )
+
+
+def inserting(namespace: str, document: bytes) -> RawDocument:
+    """A document as an insert of `applyOps`, which replaces the one with the same `_id`."""
+    head = bson.encode({"op": "i", "ns": namespace})[4:-1] + b"\x03o\0"
+    return RawDocument(_length(len(head) + len(document) + 5) + head + document + b"\0")

@@ -1,0 +1,89 @@
+"""`applyOps`: carrying out operations of an oplog.
+
+An array of inserts, updates and deletes on collections that exist is one transaction: all or
+nothing, one oplog entry. With a command in it, operations are carried out one by one up to the
+first that fails. `alwaysUpsert: false` makes an update of a missing document fail instead of
+leaving a fragment behind; where operations are applied a second time, documents may rightly be
+missing, and the fragment disappears with the delete that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from pymongo.errors import DocumentTooLarge, OperationFailure
+
+from agent.errors import RestoreFailed
+from agent.mongo.apply.documents import RawDocument
+from agent.mongo.node import Document, Node
+from agent.mongo.translate import CommandFailed, translated
+
+APPLY_TIMEOUT_S: Final = 100.0
+_TOO_LARGE: Final = frozenset({257, 388, 10334, 17420})
+"""The transaction is too large, for an entry or for the cache."""
+_UPDATE_OF_NOTHING: Final = 218
+_LENIENT: Final = CodecOptions(
+    document_class=dict,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="replace",
+)
+
+
+async def apply_writes(node: Node, operations: list[RawDocument], *, is_lenient: bool) -> None:
+    """Carry out inserts, updates and deletes, each array wholly or not at all.
+
+    Raises `RestoreFailed` naming the operation that the server refuses, `NodeUnavailable`.
+    """
+    try:
+        await _apply(node, operations, is_lenient=is_lenient)
+    except CommandFailed as error:
+        if error.code in _TOO_LARGE and len(operations) > 1:
+            middle = len(operations) // 2
+            await apply_writes(node, operations[:middle], is_lenient=is_lenient)
+            await apply_writes(node, operations[middle:], is_lenient=is_lenient)
+            return
+        raise _explained(error, operations) from error
+
+
+async def apply_commands(node: Node, commands: Sequence[Document]) -> None:
+    """Carry out operations of which some are commands, in order, one by one.
+
+    Raises `CommandFailed`, `NodeUnavailable`.
+    """
+    await _apply(node, commands, is_lenient=True)
+
+
+async def _apply(node: Node, operations: Sequence[Any], *, is_lenient: bool) -> None:
+    command: Document = {
+        "applyOps": operations,
+        "alwaysUpsert": is_lenient,
+        "bypassDocumentValidation": True,
+        "writeConcern": {"w": 1},
+    }
+    with translated(f"applying {len(operations)} operations"):
+        try:
+            await node.command("admin", command, timeout_s=APPLY_TIMEOUT_S)
+        except DocumentTooLarge as error:
+            raise CommandFailed(str(error), code=10334) from error
+
+
+def _explained(error: CommandFailed, operations: list[RawDocument]) -> RestoreFailed:
+    cause = error.__cause__
+    details = (cause.details or {}) if isinstance(cause, OperationFailure) else {}
+    # `applied` is the place of the operation that failed, counted from one.
+    place = int(details.get("applied", 0)) - 1
+    if not 0 <= place < len(operations):
+        return RestoreFailed(error.message)
+    operation = bson.decode(operations[place].raw, _LENIENT)
+    named = operation["o2"] if "o2" in operation else operation["o"]
+    what = {"i": "the insert", "u": "the update", "d": "the delete"}[operation["op"]]
+    about = f"{what} of {{_id: {named.get('_id')!r}}} in {operation['ns']}"
+    if error.code == _UPDATE_OF_NOTHING:
+        return RestoreFailed(
+            f"{about} found no such document: chunks and oplog of the backup do not fit",
+            hint="restore from another backup, and report this one",
+        )
+    return RestoreFailed(f"{about} failed: {details.get('errmsg', error.message)}")

@@ -1,0 +1,261 @@
+"""From the plain bytes of slices to what has to be done on the target, in order.
+
+Two things come out: writes, each an operation for `applyOps` and a number that is the same for all
+writes of one document (so that several workers keep each document's order), and barriers, commands
+that have to run after everything before them and before everything after them. A barrier counts as
+carried out when the next item is asked for.
+
+    position ≤ applied_until       only the catalogue and open transactions are rebuilt
+    visible ≤ what the base holds  left out
+    position > until               left out, but for the commit of a transaction prepared before it
+                                   that is visible at or before it
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import bson
+
+from agent.errors import IntegrityError, RestoreFailed
+from agent.replay.catalogue import Catalogue, Collection
+from agent.replay.commands import TRANSACTIONAL, Command, Commands, Effect
+from agent.replay.entries import (
+    COMMAND,
+    DELETE,
+    NOOP,
+    Entry,
+    command_name,
+    entries,
+    id_document,
+    id_hash,
+    id_key,
+)
+from agent.replay.resumption import Resumption
+from agent.replay.transactions import Committed, Transactions, nested
+from agent.wire.optime import OpTime
+
+_length: Final = struct.Struct("<i").pack
+_TRANSACTIONAL: Final = frozenset(name.encode() for name in TRANSACTIONAL)
+_COMMIT: Final = b"commitTransaction"
+
+Write = tuple[int, bytes, bool]
+"""Route, operation, and whether it may meet a document that is newer than it, or gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Commands of one entry, and its packed OpTime."""
+
+    commands: tuple[Command, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Packed OpTimes that bound a replay."""
+
+    catalogue_at: int
+    """The catalogue of the base is exact at this OpTime."""
+    until: int
+    """Inclusive."""
+    applied_until: int = 0
+    """Everything at or before it is on the target already."""
+
+
+class Interpreter:
+    """Feed it the slices' bytes in order."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        span: Span,
+        *,
+        transactions: Transactions,
+        resumption: Resumption | None = None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._by_uuid = catalogue.by_uuid
+        self._scope = catalogue.scope
+        self._span = span
+        self._commands = Commands(catalogue, catalogue.scope)
+        self._transactions = transactions
+        self._resumption = resumption
+        self._is_writing = False
+        self._foreign: set[bytes] = set()
+        """UUIDs of collections that are not wanted."""
+        self.position = 0
+        """The packed OpTime of the last entry taken in."""
+        self.is_done = False
+        """Whether everything up to `until` has come by."""
+        self.applied = 0
+        self.skipped = 0
+
+    def interpret(self, data: bytes) -> Iterator[Write | Barrier]:
+        """What the entries in `data` ask for."""
+        applied_until, until = self._span.applied_until, self._span.until
+        for entry in entries(data):
+            position = entry.ts
+            if position > until:
+                if not self._transactions.prepared:
+                    self.is_done = True
+                    return
+                yield from self._after_the_end(entry)
+                continue
+            if position > applied_until and not self._is_writing:
+                self._begin_writing()
+            if entry.op == COMMAND:
+                yield from self._command(entry, position, position)
+            elif entry.op != NOOP and self._is_writing:
+                write = self._write(entry, position)
+                if write is not None:
+                    yield write
+            self.position = position
+
+    def finish(self) -> list[str]:
+        """All slices have been fed. Answers what is worth a warning."""
+        if not self._is_writing:
+            self._begin_writing()
+        self._end_resumption()
+        undecided = self._transactions.prepared
+        self._transactions.close()
+        if not undecided:
+            return []
+        return [
+            f"{undecided} transactions were prepared and neither committed nor aborted at "
+            f"{OpTime.unpack(self._span.until)}; they were left out"
+        ]
+
+    def _begin_writing(self) -> None:
+        self._is_writing = True
+        if self._resumption is not None:
+            self._resumption.begin()
+
+    def _end_resumption(self) -> None:
+        if self._resumption is not None:
+            self._resumption.end()
+            self._resumption = None
+
+    def _write(self, entry: Entry, visible_at: int) -> Write | None:
+        collection = self._by_uuid.get(entry.ui)
+        if collection is None:
+            self._check_foreign(entry, visible_at)
+            return None
+        if visible_at <= collection.ceiling and (
+            visible_at <= collection.floor or collection.coverage.holds(id_key(entry), visible_at)
+        ):
+            self.skipped += 1
+            return None
+        if collection.is_missing or collection.is_ignored:
+            self.skipped += 1
+            return None
+        if collection.is_filtered:
+            return self._write_view(collection, entry)
+        self.applied += 1
+        prefix = collection.prefixes[entry.op]
+        body = entry.data[entry.body_at : entry.end_at]
+        document = _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"
+        route = hash(collection.uuid) if collection.is_serial else id_hash(entry)
+        return route, document, collection.is_lenient or self._resumption is not None
+
+    def _check_foreign(self, entry: Entry, visible_at: int) -> None:
+        """A write to a collection that the catalogue does not have: not wanted, or dropped before
+        the catalogue was read, or something is wrong."""
+        if entry.ui in self._foreign or visible_at <= self._span.catalogue_at:
+            return
+        namespace = entry.ns.decode()
+        if self._scope.wants(entry.ui, namespace):
+            raise RestoreFailed(
+                f"the oplog writes to {namespace} at {OpTime.unpack(visible_at)}, and the backup "
+                "does not hold that collection",
+                hint="if the backup is a selective one, restore from a full one",
+            )
+        self._foreign.add(entry.ui)
+
+    def _write_view(self, collection: Collection, entry: Entry) -> Write | None:
+        """Documents of `system.views` are chosen one by one, and may get other names."""
+        name = self._scope.view_name(id_document(entry).get("_id"))
+        if name is None:
+            return None
+        operation: dict[str, object] = {}
+        if entry.op == DELETE:
+            operation = {"o": {"_id": name}}
+        else:
+            found = self._scope.view(entry.command())
+            if found is None:
+                raise RestoreFailed(f"the definition of the view {name} cannot be replayed")
+            operation = {"o": found, "o2": {"_id": name}}
+        self.applied += 1
+        prefix = collection.prefixes[entry.op]
+        body = bson.encode(operation)[4:-1]
+        document = _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"
+        return hash(collection.uuid), document, True
+
+    def _command(self, entry: Entry, visible_at: int, position: int) -> Iterator[Write | Barrier]:
+        name = command_name(entry)
+        if name in _TRANSACTIONAL:
+            committed = self._transactions.feed(entry, name)
+            if committed is not None:
+                yield from self._commit(committed, position)
+            return
+        if visible_at <= self._span.catalogue_at:
+            return
+        resumption = self._resumption
+        if resumption is not None and resumption.is_over(position):
+            self._end_resumption()
+            resumption = None
+        commands = self._commands.interpret(entry)
+        if not self._is_writing:
+            return
+        if resumption is not None:
+            if position <= resumption.marker:
+                self._occupy(commands, resumption, entry)
+                return
+            commands = resumption.left_to_do(position, commands)
+        if commands:
+            self.applied += 1
+            yield Barrier(tuple(commands), position)
+            self._place(commands, entry)
+
+    def _occupy(self, commands: list[Command], resumption: Resumption, entry: Entry) -> None:
+        for command in commands:
+            if command.effect is Effect.CREATE:
+                resumption.occupy(self._by_uuid[entry.ui])
+
+    def _place(self, commands: list[Command], entry: Entry) -> None:
+        for command in commands:
+            if command.effect is Effect.RENAME:
+                self._by_uuid[entry.ui].place(command.target_ns)
+
+    def _commit(self, committed: Committed, position: int) -> Iterator[Write | Barrier]:
+        visible_at = committed.visible_at
+        if not committed.is_whole and visible_at > self._span.catalogue_at:
+            raise IntegrityError(
+                f"the transaction that commits at {OpTime.unpack(position)} begins before the "
+                "first slice"
+            )
+        for operation in committed.operations():
+            if operation.op == COMMAND:
+                if command_name(operation) == b"applyOps":
+                    yield from self._commit(nested(operation, visible_at), position)
+                else:
+                    yield from self._command(operation, visible_at, position)
+            elif operation.op != NOOP and self._is_writing:
+                write = self._write(operation, visible_at)
+                if write is not None:
+                    yield write
+
+    def _after_the_end(self, entry: Entry) -> Iterator[Write | Barrier]:
+        if entry.op != COMMAND:
+            return
+        name = command_name(entry)
+        if name not in _TRANSACTIONAL or name == b"applyOps":
+            return
+        committed = self._transactions.feed(entry, name)
+        if name == _COMMIT and committed and committed.visible_at <= self._span.until:
+            if not self._is_writing:
+                self._begin_writing()
+            yield from self._commit(committed, self._span.until)
