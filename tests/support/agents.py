@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
+from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Self
 
@@ -170,9 +172,11 @@ class Agents:
         arguments: Sequence[str] = (),
         extra: Mapping[str, str] | None = None,
         uri_of: Callable[[ReplicaSet, MongodNode], str] | None = None,
+        directory: Path | None = None,
         graceful: bool = True,
     ) -> None:
-        self.directory = REAPER.make_directory("tidelog-agents-")
+        self._owned = directory is None
+        self.directory = directory or Path(gettempdir(), f"tidelog-agents-{token_hex(6)}")
         self._graceful = graceful
         self.all = [
             AgentProcess(
@@ -219,6 +223,8 @@ class Agents:
 
     def start(self, within_s: float = 20.0) -> None:
         """Start all of them and wait until each has announced itself."""
+        if self._owned:
+            REAPER.own_directory(self.directory)
         for agent in self.all:
             if not agent.is_running:
                 agent.start()
@@ -242,7 +248,8 @@ class Agents:
         return "\n".join(f"--- {agent!r}\n{agent.log_tail()}" for agent in self.all) + "\n"
 
     def close(self) -> None:
-        """Kill what is left and remove the logs."""
+        """Kill what is left and remove the logs, unless they lie in a directory of the caller's."""
         for agent in self.all:
             agent.kill()
-        REAPER.remove_directory(self.directory)
+        if self._owned:
+            REAPER.remove_directory(self.directory)

@@ -83,7 +83,11 @@ class Reaper:
 
     def make_directory(self, prefix: str) -> Path:
         """Make a scratch directory that disappears with the run."""
-        directory = Path(tempfile.mkdtemp(prefix=prefix))
+        return self.own_directory(Path(tempfile.mkdtemp(prefix=prefix)))
+
+    def own_directory(self, directory: Path) -> Path:
+        """Make this directory if need be; it disappears with the run."""
+        directory.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self._directories.add(directory)
             self._tell(f"dir {directory}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -58,6 +59,7 @@ class Workload:
         write_concern: Mapping[str, Any] | None = None,
     ) -> None:
         self._client = client
+        self.seed = seed
         self._generator = Generator(seed, databases, weights)
         self._interval_s = 1.0 / rate if rate else 0.0
         self._write_concern = dict(write_concern or {"w": 1})
@@ -76,6 +78,8 @@ class Workload:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None:
+            sys.stderr.write(f"workload: seed {self.seed}, {self._stats.total} actions\n")
         self.stop(quietly=error is not None)
 
     def start(self) -> Self:
@@ -218,9 +222,10 @@ class Workload:
             session.abort_transaction()
 
 
-def mark(client: MongoClient[dict[str, Any]]) -> Timestamp:
-    """Write a note into the oplog, have a majority take it, and return its cluster time."""
+def mark(client: MongoClient[dict[str, Any]], *, of_all: int = 0) -> Timestamp:
+    """Write a note into the oplog, have a majority (or so many nodes) take it; its cluster time."""
     command = {"appendOplogNote": 1, "data": {"msg": "tests: mark"}}
-    reply = client.admin.command({**command, "writeConcern": {"w": "majority", "wtimeout": 20_000}})
+    concern = {"w": of_all or "majority", "wtimeout": 20_000}
+    reply = client.admin.command({**command, "writeConcern": concern})
     at: Timestamp = reply["operationTime"]
     return at
