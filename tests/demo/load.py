@@ -37,7 +37,7 @@ def load(client: MongoClient[dict[str, Any]], size_mb: int) -> int:
 
 
 class Changes:
-    """Updates, deletes and inserts all over the bulk while its backup goes on. A context manager."""
+    """Updates, deletes and inserts all over the bulk, in a thread; a context manager."""
 
     def __init__(
         self, client: MongoClient[dict[str, Any]], documents: int, seed: int, rate: float
