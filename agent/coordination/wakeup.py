@@ -19,25 +19,21 @@ class Commands(Protocol):
     """What waking up needs of the command queue."""
 
     def watch(self) -> AsyncIterator[dict[str, Any] | None]:
-        """Each wake-up, for ever."""
+        """Each wake-up, for ever; `None` when some may have been missed."""
 
 
 class Wakeup:
-    """One waiter's wake-ups."""
+    """One waiter."""
 
-    def __init__(self, commands: Commands, *, poll_s: float = POLL_S) -> None:
-        self._commands = commands
+    def __init__(self, *, poll_s: float = POLL_S, operations: bool = True) -> None:
+        """With `operations=False`, what concerns one operation does not wake."""
+        self.wants_operations = operations
         self._poll_s = poll_s
         self._event = asyncio.Event()
         self._event.set()
 
-    async def run(self) -> None:
-        """Feed the wake-ups of the control database, for ever."""
-        async for _ in self._commands.watch():
-            self._event.set()
-
     def wake(self) -> None:
-        """Something changed in this process."""
+        """Look again."""
         self._event.set()
 
     def clear(self) -> None:
@@ -52,3 +48,12 @@ class Wakeup:
                 await self._event.wait()
         except TimeoutError:
             return
+
+
+async def feed(commands: Commands, *waiters: Wakeup) -> None:
+    """Hand the wake-ups of the control database to the waiters of this process, for ever."""
+    async for command in commands.watch():
+        of_operation = command is not None and command.get("op_id") is not None
+        for waiter in waiters:
+            if waiter.wants_operations or not of_operation:
+                waiter.wake()

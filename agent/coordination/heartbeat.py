@@ -1,0 +1,186 @@
+"""Proof of life: that this agent serves its node, and what the node is now.
+
+Two things run for as long as the agent does. The *node lease* says that it is the only agent of its
+node: a second one is refused, one whose predecessor died takes over when the lease has lapsed. The
+*heartbeat* says every few seconds what the node is; elections go by it. When the control database
+does not answer, both are tried on; when it does not for very long, the agent ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from agent.clock import Clock, jittered
+from agent.coordination.lease import hold
+from agent.errors import Conflict, LeaseLost, StoreUnavailable, TidelogError, Transient
+from agent.store.lease_store import LeaseStore
+from agent.store.node_registry import NodeRegistry
+from agent.version import VERSION
+from agent.wire.leases import Lease, node_scope
+from agent.wire.nodes import HEARTBEAT_EVERY_S, NodeStatus, Role
+
+GOODBYE_WITHIN_S: Final = 2.0
+UNREACHABLE_FOR_S: Final = 60.0
+CLAIM_EVERY_S: Final = 0.5
+RETRY_S: Final = 1.0
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger()
+
+
+class ServedNode(Protocol):
+    """What the heartbeat needs of the node."""
+
+    @property
+    def id(self) -> str:
+        """`<replset>/<host>:<port>`."""
+
+    host: str
+    replset: str
+    mongodb_version: str
+
+    async def status(self) -> tuple[Role, float, str]:
+        """Role, lag in seconds, version. Raises `NodeUnavailable`."""
+
+
+@dataclass
+class Condition:
+    """What other parts of the agent know about it, for the next heartbeat."""
+
+    features: tuple[str, ...] = ()
+    priority: float | None = None
+    storage_error: str | None = None
+    storage_settings_version: int | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have it told at once."""
+
+
+@dataclass
+class Heartbeat:
+    """This agent's node lease and heartbeats."""
+
+    node: ServedNode
+    registry: NodeRegistry
+    leases: LeaseStore
+    clock: Clock
+    condition: Condition
+    unreachable_for_s: float = UNREACHABLE_FOR_S
+
+    def __post_init__(self) -> None:
+        # Of this incarnation: one that was killed and one that follows it are two.
+        self._owner = f"{socket.gethostname()} pid {os.getpid()} {secrets.token_hex(4)}"
+        self._answered_at = self.clock.monotonic()
+        self._role: Role | None = None
+
+    async def claim(self) -> Lease:
+        """Become the agent of the node, waiting for the lease of one that died. Raises `Conflict`
+        when another agent is alive, `StoreUnavailable` when that cannot be found out."""
+        scope = node_scope(self.node.id)
+        first: Lease | None = None
+        while True:
+            lease = await self._patiently(lambda: self.leases.acquire(scope, self._owner))
+            if lease is not None:
+                return lease
+            now = await self._patiently(lambda: self.leases.read(scope))
+            if first is None:
+                first = now
+                log.info("node.awaited", holder=now.owner if now else None)
+            elif now and now.owner not in (None, self._owner) and now.expires_at > first.expires_at:
+                raise Conflict(
+                    f"another agent serves {self.node.id} already: {now.owner}",
+                    hint="run one agent beside each mongod",
+                )
+            # One that lives renews within this time; one that died lapses in its ttl.
+            await self.clock.sleep(CLAIM_EVERY_S)
+
+    async def run(self, lease: Lease) -> None:
+        """Hold the node lease and beat, for ever. Raises `Conflict` when another agent has the
+        node, `StoreUnavailable` when the control database does not answer for too long."""
+        while True:
+            try:
+                async with hold(self.leases, lease, self.clock):
+                    await self._beat()
+            except LeaseLost as error:
+                log.warning("node.lease_lost", reason=str(error))
+            lease = await self.claim()
+
+    async def goodbye(self) -> None:
+        """Leave the registry, if it can be reached; else the heartbeat gets stale."""
+        try:
+            async with asyncio.timeout(GOODBYE_WITHIN_S):
+                await self.registry.say_goodbye(self.node.id)
+        except (TidelogError, TimeoutError) as error:
+            log.warning("node.goodbye_failed", error=str(error) or "timeout")
+
+    async def _beat(self) -> None:
+        while True:
+            self.condition.changed.clear()
+            status = await self._status()
+            await self._patiently(partial(self.registry.heartbeat, status))
+            try:
+                async with asyncio.timeout(jittered(HEARTBEAT_EVERY_S)):
+                    await self.condition.changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _status(self) -> NodeStatus:
+        errors: tuple[str, ...] = ()
+        try:
+            role, lag_s, version = await self.node.status()
+        except Transient as error:
+            role, lag_s, version = Role.DOWN, 0.0, self.node.mongodb_version
+            errors = (str(error),)
+        if role is not self._role:
+            log.info("node.role_changed", before=self._role and str(self._role), after=str(role))
+            self._role = role
+        return NodeStatus(
+            id=self.node.id,
+            replset=self.node.replset,
+            host=self.node.host,
+            role=role,
+            lag_s=lag_s,
+            priority=self.condition.priority,
+            agent_version=VERSION,
+            mongodb_version=version,
+            features=self.condition.features,
+            pid=os.getpid(),
+            storage_error=self.condition.storage_error,
+            storage_settings_version=self.condition.storage_settings_version,
+            errors=errors,
+            rss_bytes=_rss_bytes(),
+        )
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask the control database, again and again; not longer than an agent may be without."""
+        while True:
+            try:
+                answer = await call()
+            except Transient as error:
+                silent_s = self.clock.monotonic() - self._answered_at
+                if silent_s >= self.unreachable_for_s:
+                    raise StoreUnavailable(
+                        f"the control database has not answered for {silent_s:.0f} s: {error}"
+                    ) from error
+                log.warning("control.unreachable", silent_s=round(silent_s, 1), error=str(error))
+            else:
+                self._answered_at = self.clock.monotonic()
+                return answer
+            await self.clock.sleep(jittered(RETRY_S))
+
+
+def _rss_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,92 @@
+"""Follows the settings of the cluster: what they say of this node, and whether their storage works
+from here. Told with the heartbeat, so that `ctl config` and `ctl status` can show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from agent.clock import Clock
+from agent.coordination.heartbeat import Condition
+from agent.coordination.wakeup import Wakeup
+from agent.errors import TidelogError, Transient
+from agent.store.settings_store import SettingsStore
+from agent.wire.settings import Settings
+
+POLL_S: Final = 30.0
+"""Changes wake; this is for a wake-up that was missed."""
+CHECK_WITHIN_S: Final = 60.0
+CHECK_AGAIN_S: Final = 1800.0
+CHECK_FAILED_AGAIN_S: Final = 60.0
+
+log = structlog.stdlib.get_logger()
+
+
+@dataclass
+class SettingsWatch:
+    """Keeps this agent's condition in step with the settings."""
+
+    settings: SettingsStore
+    host: str
+    condition: Condition
+    check_storage: Callable[[Settings], Awaitable[None]]
+    """Proves that this agent can use the storage. Raises `TidelogError`."""
+    wakeup: Wakeup
+    """Should not be woken by what concerns operations only."""
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._checked_at: float | None = None
+
+    async def run(self) -> None:
+        """Look at each wake-up, for ever."""
+        while True:
+            self.wakeup.clear()
+            try:
+                await self._look()
+            except Transient as error:
+                log.warning("settings.not_read", error=str(error))
+            await self.wakeup.wait()
+
+    async def _look(self) -> None:
+        settings, version = await self.settings.read()
+        changed = version != self.condition.storage_settings_version
+        if changed:
+            self.condition.priority = priority_of(self.host, settings)
+        if changed or self._is_check_due():
+            error = await self._check(settings)
+            if error != self.condition.storage_error and error is not None:
+                log.warning("storage.check_failed", error=error)
+            self.condition.storage_error = error
+            self.condition.storage_settings_version = version
+            self._checked_at = self.clock.monotonic()
+            self.condition.changed.set()
+
+    def _is_check_due(self) -> bool:
+        if self._checked_at is None:
+            return True
+        again_s = CHECK_AGAIN_S if self.condition.storage_error is None else CHECK_FAILED_AGAIN_S
+        return self.clock.monotonic() - self._checked_at >= again_s
+
+    async def _check(self, settings: Settings) -> str | None:
+        if settings.storage is None:
+            return None
+        try:
+            async with asyncio.timeout(CHECK_WITHIN_S):
+                await self.check_storage(settings)
+        except TidelogError as error:
+            return str(error)
+        except TimeoutError:
+            return f"the storage did not answer within {CHECK_WITHIN_S:g} s"
+        return None
+
+
+def priority_of(host: str, settings: Settings) -> float | None:
+    """The priority of a node. As in PBM, nodes that are not named have 1 as soon as one is."""
+    named = settings.backup.priority
+    return named.get(host, 1.0) if named else None
