@@ -52,7 +52,7 @@ def dissect(data: bytes, key: str) -> tuple[dict[str, Any], Iterator[tuple[memor
     try:
         header = json.loads(data[_PREFIX.size : _PREFIX.size + length])
         sizes = [(int(stored), int(plain)) for stored, plain in header["frames"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise IntegrityError(f"the header of {key} cannot be read: {error}") from error
     start = _PREFIX.size + length
     if start + sum(stored for stored, _ in sizes) != len(data):

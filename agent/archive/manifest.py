@@ -7,33 +7,14 @@ of the BSON document `{"_id": bound}`: exact for every type, and compared by ser
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Any
 
-from bson import json_util
-from bson.codec_options import DatetimeConversion
-from bson.json_util import JSONMode, JSONOptions
 from pydantic import Field
 
+from agent.archive.extended import from_extended
 from agent.archive.layout import FORMAT_VERSION
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
-
-_EXTENDED: Final = JSONOptions(
-    json_mode=JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
-)
-
-
-def to_extended(document: dict[str, Any]) -> dict[str, Any]:
-    """BSON values as canonical Extended JSON."""
-    converted: dict[str, Any] = json.loads(json_util.dumps(document, json_options=_EXTENDED))
-    return converted
-
-
-def from_extended(document: dict[str, Any]) -> dict[str, Any]:
-    """The reverse."""
-    converted: dict[str, Any] = json_util.loads(json.dumps(document), json_options=_EXTENDED)
-    return converted
 
 
 class CollectionEntry(Record):

@@ -9,7 +9,7 @@ collection, where a UUID fails.
 from __future__ import annotations
 
 import asyncio
-import re
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from bson.raw_bson import RawBSONDocument
 
 from agent.errors import NodeUnavailable
 from agent.mongo.node import Document, Node
-from agent.mongo.raw import CursorReply, cut_cursor_reply
+from agent.mongo.raw import CursorReply, cut_cursor_reply, elements
 from agent.mongo.translate import (
     NAMESPACE_NOT_FOUND,
     QUERY_PLAN_KILLED,
@@ -34,6 +34,7 @@ from agent.wire.optime import OpTime
 
 RAW: Final = CodecOptions(document_class=RawBSONDocument)
 BATCH_TIMEOUT_S: Final = 90.0
+_LENGTH: Final = struct.Struct("<i")
 EVERYTHING: Final = 10_000_000
 """A batch size in documents that only the 16 MiB of a reply limit."""
 
@@ -106,17 +107,21 @@ async def session_of(node: Node) -> AsyncIterator[Any]:
 
 
 async def _batches(node: Node, find: Find, session: Any) -> AsyncGenerator[CursorReply]:
-    command = find.command()
-    async for reply in _cursor(node, find.database, command, find.label, session):
-        yield reply
+    cursor = _cursor(node, find.database, find.command(), find.label, session)
+    async with aclosing(cursor) as replies:
+        async for reply in replies:
+            yield reply
 
 
 async def raw_cursor(
     node: Node, database: str, command: Document, label: str
 ) -> AsyncGenerator[CursorReply]:
     """The batches of any `find` command; close the generator (`aclosing`) to free the cursor."""
-    async with session_of(node) as session:
-        async for reply in _cursor(node, database, command, label, session):
+    async with (
+        session_of(node) as session,
+        aclosing(_cursor(node, database, command, label, session)) as replies,
+    ):
+        async for reply in replies:
             yield reply
 
 
@@ -172,7 +177,9 @@ def _sharpened(error: CommandFailed) -> CommandFailed:
     if error.code == NAMESPACE_NOT_FOUND:
         return CollectionGone(text, code=error.code)
     if error.code == QUERY_PLAN_KILLED:
-        gone = re.search(r"collection dropped|index '_id_' dropped", text)
+        # "index '_id_' dropped" is said of a drop and of `emptycapped` alike: reading again by
+        # UUID tells them apart.
+        gone = "collection dropped" in text
         return (CollectionGone if gone else SnapshotLost)(text, code=error.code)
     return error
 
@@ -201,11 +208,17 @@ def bounds(minimum: bytes | None, maximum: bytes | None, *, is_clustered: bool) 
     if minimum is None and maximum is None:
         return {}
     if maximum is None and minimum is not None and not is_clustered:
-        value = RawBSONDocument(minimum)["_id"]
-        return {"filter": {"$expr": {"$gte": ["$_id", {"$literal": value}]}}, **hint}
+        return {"filter": {"$expr": {"$gte": ["$_id", _literal(minimum)]}}, **hint}
     options: Document = {**hint}
     if minimum is not None:
-        options["min"] = RawBSONDocument(minimum)
+        options["min"] = RawBSONDocument(minimum, RAW)
     if maximum is not None:
-        options["max"] = RawBSONDocument(maximum)
+        options["max"] = RawBSONDocument(maximum, RAW)
     return options
+
+
+def _literal(bound: bytes) -> RawBSONDocument:
+    """`{$literal: bound}`, the value as it is: Python cannot hold each (a far date, a symbol)."""
+    element = next(elements(bound))
+    content = bytes([element.kind]) + b"$literal\0" + bound[element.start : element.end] + b"\0"
+    return RawBSONDocument(_LENGTH.pack(len(content) + 4) + content, RAW)

@@ -11,7 +11,7 @@ continuity anew.
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,7 +54,7 @@ class OplogBatch:
 
 async def read_oplog(
     node: Node, position: Position, until: OpTime | None = None
-) -> AsyncIterator[OplogBatch]:
+) -> AsyncGenerator[OplogBatch]:
     """The committed entries after `position`, up to and including `until` where given, else as far
     as the majority has come. Raises `OplogOverrun`,
     `OplogForked`, `NodeUnavailable`, `PermissionDenied`."""
@@ -72,8 +72,8 @@ async def read_oplog(
         async for batch in batches:
             entries, count = batch.documents, batch.count
             if not checked:
-                if not count and position.term is None:
-                    await _check_reach(node, position)
+                if not count:
+                    await _check_empty(node, position, command)
                     return
                 entries, count = await _continued(node, position, entries, count)
                 checked = True
@@ -81,21 +81,31 @@ async def read_oplog(
                 yield _described(entries, count)
 
 
+async def _check_empty(node: Node, position: Position, command: Document) -> None:
+    """Whether it is right that a read from `position` on yielded nothing, not even its entry."""
+    if position.term is None:
+        await _check_reach(node, position)
+        return
+    majority = (await node.hello()).majority
+    if majority < position.optime:
+        raise NodeUnavailable(
+            f"{node.host} has seen commits up to {majority} only, and archiving goes on after "
+            f"{position.optime}"
+        )
+    # A node that lags may have come this far just between the two questions: ask again.
+    async with aclosing(raw_cursor(node, "local", command, "the oplog")) as batches:
+        async for batch in batches:
+            if batch.count:
+                return
+    raise OplogForked(
+        f"{node.host} holds no committed entry at {position.optime} any more: it was rolled back"
+    )
+
+
 async def _continued(
     node: Node, position: Position, entries: bytes, count: int
 ) -> tuple[bytes, int]:
     """Check that the first entry is the position's own, and leave it out."""
-    if not count:
-        majority = (await node.hello()).majority
-        if majority < position.optime:
-            raise NodeUnavailable(
-                f"{node.host} has seen commits up to {majority} only, and archiving goes on after "
-                f"{position.optime}"
-            )
-        raise OplogForked(
-            f"{node.host} holds no committed entry at {position.optime} any more: "
-            "it was rolled back"
-        )
     _, end = next(documents(entries))
     first = _position_of(entries[:end])
     if first.optime == position.optime:
@@ -153,7 +163,7 @@ def decoded_entries(entries: bytes) -> Iterator[RawBSONDocument]:
 
 
 def _position_of(entry: bytes) -> Position:
-    optime, term = None, None
+    optime, term = None, 0  # the very first entry of a replica set has no term
     for element in elements(entry):
         if element.name == b"ts":
             optime = OpTime.unpack(_UINT64.unpack_from(entry, element.start)[0])

@@ -12,6 +12,7 @@ still holds what was not stored.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,10 +85,11 @@ class OplogArchiver:
 
         Raises `OplogOverrun` when they are not there any more, and what storing raises.
         """
-        async for batch in read_oplog(self._node, self.position, until):
-            self._take(batch)
-            if self._open.plain_bytes >= SLICE_BYTES:
-                await self.close()
+        async with aclosing(read_oplog(self._node, self.position, until)) as batches:
+            async for batch in batches:
+                self._take(batch)
+                if self._open.plain_bytes >= SLICE_BYTES:
+                    await self.close()
 
     def _take(self, batch: OplogBatch) -> None:
         current = self._open

@@ -71,12 +71,13 @@ class DeleteBackupKind:
 async def delete_backup(storage: Storage, name: str) -> int:
     """Remove all that only this backup needs; answers how many objects that were.
 
-    Raises `StorageUnavailable` when something is still listed afterwards.
+    Raises `StorageUnavailable` when something is still listed afterwards, and `IntegrityError`,
+    with nothing touched, when it cannot be known what another backup needs.
     """
     doomed = await inventory_of(storage, name)
-    await storage.delete([backup_key(name)])
     others = [other for other in await published_names(storage) if other != name]
     shared = sorted(doomed.shared - await referenced_by(storage, others))
+    await storage.delete([backup_key(name)])
     for keys in (shared, doomed.folder):
         await _delete_in_batches(storage, keys)
     left = [item.key async for item in storage.list(backup_root(name))]

@@ -28,11 +28,22 @@ class Inventory:
     chunks: set[str] = field(default_factory=set)
     slices: set[str] = field(default_factory=set)
     folder: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def shared(self) -> set[str]:
         """Everything outside the backup's own folder."""
         return self.chunks | self.slices
+
+    def add_manifest(self, manifest: Manifest) -> None:
+        """Take in what a manifest names."""
+        self.chunks.update(item.key for item in manifest.objects)
+        self.slices.update(item.key for item in manifest.slices)
+
+    def add_entry(self, entry: Entry) -> None:
+        """Take in what a journal entry names."""
+        self.chunks.update(item.key for unit in entry.units for item in unit.objects)
+        self.slices.update(archived.ref.key for archived in entry.slices)
 
 
 async def read_backup(storage: Storage, name: str) -> Backup | None:
@@ -57,6 +68,15 @@ async def read_manifest(storage: Storage, key: str, sha256: str | None = None) -
         raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
 
 
+async def read_entry(storage: Storage, key: str) -> Entry:
+    """A journal entry. Raises `IntegrityError`."""
+    text = await get_json(storage, key)
+    try:
+        return Entry.model_validate_json(text)
+    except ValidationError as error:
+        raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
+
+
 async def published_names(storage: Storage) -> list[str]:
     """All backups that storage holds, in order of their names."""
     names = [backup_name_of(item.key) async for item in storage.list("backups/")]
@@ -67,30 +87,36 @@ async def inventory_of(storage: Storage, name: str) -> Inventory:
     """Everything that one backup, published or not, brought to the repository.
 
     In the folder, `backup.json` comes first (without it the backup is gone) and what tells of
-    other objects last, so that a deletion that was cut short can be taken up again.
+    other objects last, so that a deletion that was cut short can be taken up again. A manifest or
+    journal that cannot be read tells nothing, and is noted as such.
     """
     found = Inventory()
     tells: list[str] = []
     async for item in storage.list(backup_root(name)):
-        if "/manifest-" in item.key:
-            tells.append(item.key)
-            manifest = await read_manifest(storage, item.key)
-            found.chunks.update(o.key for o in manifest.objects)
-            found.slices.update(s.key for s in manifest.slices)
-        elif "/journal/" in item.key:
-            tells.append(item.key)
-            entry = Entry.model_validate_json(await get_json(storage, item.key))
-            found.chunks.update(o.key for unit in entry.units for o in unit.objects)
-            found.slices.update(s.ref.key for s in entry.slices)
-        else:
-            found.folder.append(item.key)
+        try:
+            if "/manifest-" in item.key:
+                tells.append(item.key)
+                found.add_manifest(await read_manifest(storage, item.key))
+            elif "/journal/" in item.key:
+                tells.append(item.key)
+                found.add_entry(await read_entry(storage, item.key))
+            else:
+                found.folder.append(item.key)
+        except IntegrityError:
+            found.unreadable.append(item.key)
     found.folder += tells
     return found
 
 
 async def referenced_by(storage: Storage, names: Iterable[str]) -> set[str]:
-    """The shared objects that the named backups need."""
-    needed: set[str] = set()
+    """The shared objects that the named backups need, as far as they are published.
+
+    Raises `IntegrityError` naming the manifest that is missing or harmed.
+    """
+    needed = Inventory()
     for name in names:
-        needed |= (await inventory_of(storage, name)).shared
-    return needed
+        backup = await read_backup(storage, name)
+        for share in backup.replsets if backup is not None else ():
+            manifest = await read_manifest(storage, share.manifest_key, share.manifest_sha256)
+            needed.add_manifest(manifest)
+    return needed.shared

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from typing import Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from agent.archive.layout import FORMAT_VERSION, MARKER
 from agent.errors import IntegrityError, ObjectExists, ObjectNotFound, Refused, UnsupportedVersion
@@ -32,15 +33,15 @@ async def read_marker(storage: Storage) -> Marker | None:
     except ObjectNotFound:
         return None
     try:
-        marker = Marker.model_validate_json(data)
-    except ValidationError as error:
+        version = int(json.loads(data)["format_version"])
+        if version > _READABLE:
+            raise UnsupportedVersion(
+                f"the repository at {storage.address} has format version {version}, and this agent "
+                f"knows up to {_READABLE}"
+            )
+        return Marker.model_validate_json(data)
+    except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{MARKER} on {storage.address} cannot be read: {error}") from error
-    if marker.format_version > _READABLE:
-        raise UnsupportedVersion(
-            f"the repository at {storage.address} has format version {marker.format_version}, and "
-            f"this agent knows up to {_READABLE}"
-        )
-    return marker
 
 
 async def claim(storage: Storage, cluster_id: str) -> Marker:

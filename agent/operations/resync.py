@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.errors import IntegrityError
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.inventory import published_names, read_backup
+from agent.operations.repository import read_marker
 from agent.wire.operations import Kind, Operation
 
 
@@ -26,19 +28,30 @@ class ResyncKind:
         raise NotImplementedError
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
-        """Publish in the catalogue what storage publishes, withdraw the rest."""
+        """Publish in the catalogue what storage publishes, withdraw the rest. A backup whose
+        document is harmed stays as the catalogue has it, and is named in the result."""
         storage = await lead.services.open_storage(lead.settings, "main")
+        unreadable: list[str] = []
         try:
+            await read_marker(storage)
             names = await published_names(storage)
             known = {backup.id for backup in await lead.services.catalog.backups()}
             for name in names:
-                backup = await read_backup(storage, name)
+                try:
+                    backup = await read_backup(storage, name)
+                except IntegrityError:
+                    unreadable.append(name)
+                    continue
                 if backup is not None:
                     lead.lease.check()
                     await lead.services.catalog.publish_backup(backup)
-            for name in known - set(names):
+            for name in sorted(known - set(names)):
                 lead.lease.check()
                 await lead.services.catalog.withdraw_backup(name)
         finally:
             await storage.aclose()
-        return {"backups": len(names), "withdrawn": sorted(known - set(names))}
+        return {
+            "backups": len(names) - len(unreadable),
+            "withdrawn": sorted(known - set(names)),
+            "unreadable": unreadable,
+        }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,16 +105,25 @@ async def read_journal(storage: Storage, name: str, replset: str) -> Progressed:
 
 def _valid_keys(entries: dict[str, Entry]) -> list[str]:
     """The entries of the newest epoch that has begun, and those it accepted, in order."""
-    if not entries:
-        return []
     firsts = [k for k, e in entries.items() if e.begun is not None or e.accepted is not None]
+    if not firsts:
+        return []
     newest = max(firsts)
     accepted = list(entries[newest].accepted or ())
     missing = [key for key in accepted if key not in entries]
     if missing:
         raise IntegrityError(f"the journal entry {missing[0]} is missing")
     epoch = newest.rpartition("-")[0]
-    return [*accepted, *sorted(key for key in entries if key.rpartition("-")[0] == epoch)]
+    return [*accepted, *_unbroken(sorted(k for k in entries if k.rpartition("-")[0] == epoch))]
+
+
+def _unbroken(keys: list[str]) -> Iterator[str]:
+    """The keys of an epoch up to the first number that was not seen: a zombie may have written
+    that one behind a listing's back, and the next before its eyes."""
+    for number, key in enumerate(keys):
+        if int(key.rpartition("-")[2].partition(".")[0]) != number:
+            return
+        yield key
 
 
 class Journal:

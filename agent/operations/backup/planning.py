@@ -18,7 +18,7 @@ from agent.archive.manifest import CollectionEntry
 from agent.mongo.catalogue import collection_sizes
 from agent.mongo.cursor import CollectionGone, SnapshotLost
 from agent.mongo.node import Node
-from agent.mongo.ranges import documents_a_range, find_ranges
+from agent.mongo.ranges import MAX_SKIP, documents_a_range, find_ranges
 from agent.operations.backup.journal import FinishedUnit
 from agent.operations.backup.reading import (
     CHUNK_BYTES,
@@ -71,14 +71,23 @@ def gaps(finished: list[FinishedUnit]) -> Iterator[Gap]:
     """The holes between finished ranges given in order of their sequence, which is the order of
     their bounds: no bound is ever compared for anything but equality."""
     low: str | None = None
-    prefix: tuple[int, ...] = (-1,)
+    previous: tuple[int, ...] = (-1,)
     for unit in finished:
         if unit.min != low:
+            prefix = _between(previous, unit.sequence)
             yield Gap(decoded_bound(low), decoded_bound(unit.min), prefix)
         if unit.max is None:
             return
-        low, prefix = unit.max, unit.sequence
-    yield Gap(decoded_bound(low), None, prefix)
+        low, previous = unit.max, unit.sequence
+    yield Gap(decoded_bound(low), None, previous)
+
+
+def _between(previous: tuple[int, ...], following: tuple[int, ...]) -> tuple[int, ...]:
+    """A prefix under which every sequence sorts after the one and before the other."""
+    depth = len(previous)
+    if following[:depth] != previous:
+        return previous
+    return (*previous, following[depth] - 1)
 
 
 class Planner:
@@ -135,15 +144,18 @@ class Planner:
             self._on_finished(FinishedUnit(objects=(stored,)))
 
     async def _send_ranges(self, entry: CollectionEntry) -> None:
+        finished = self._remaining.ranges.get(entry.uuid, [])
+        # By name, so it may be another's size by now: it decides how the ranges are cut, no more.
         sizes = await collection_sizes(self._node, entry.ns)
         average = sizes.bytes // max(1, sizes.documents)
-        finished = self._remaining.ranges.get(entry.uuid, [])
-        if is_fuzzy(entry) or (not finished and sizes.bytes < CHUNK_BYTES * 3 // 2):
-            # One unit: either it is about one chunk, or it can only be read in natural order.
+        if is_fuzzy(entry):
+            # Natural order knows no ranges.
             if not finished:
                 await self._units.put(Unit(entry, (0,), document_bytes=average))
             return
         skip = documents_a_range(sizes.bytes, sizes.documents, CHUNK_BYTES)
+        if sizes.bytes < CHUNK_BYTES * 3 // 2:
+            skip = min(MAX_SKIP, skip * 3 // 2)
         for gap in gaps(finished):
             numbers = itertools.count()
             async with aclosing(self._ranges_of(entry, gap, skip)) as ranges:
@@ -155,13 +167,13 @@ class Planner:
         self, entry: CollectionEntry, gap: Gap, skip: int
     ) -> AsyncGenerator[tuple[bytes | None, bytes | None]]:
         """Ranges that cover a gap; planned at a later OpTime where the first is lost."""
-        low, read_at = gap.minimum, await self._read_clock.now()
+        low, losses = gap.minimum, 0
         while True:
             ranges = find_ranges(
                 self._node,
                 ns=entry.ns,
                 uuid=entry.uuid,
-                read_at=read_at,
+                read_at=await self._read_clock.now(),
                 skip=skip,
                 is_clustered=entry.is_clustered,
                 start=low,
@@ -171,10 +183,11 @@ class Planner:
                 async with aclosing(ranges):
                     async for minimum, maximum in ranges:
                         yield minimum, maximum
-                        low = maximum
+                        low, losses = maximum, 0
                 return
-            except SnapshotLost:
-                read_at = await self._read_clock.renew()
+            except SnapshotLost as error:
+                losses += 1
+                await self._read_clock.recover(losses, error)
 
 
 def finished_unit(unit: Unit) -> FinishedUnit:

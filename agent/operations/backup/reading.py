@@ -31,7 +31,6 @@ from agent.mongo.cursor import (
     raw_batches,
 )
 from agent.mongo.node import Node
-from agent.mongo.raw import CursorReply
 from agent.pipeline.budget import ByteBudget
 from agent.storage.base import Storage
 from agent.wire.namespaces import USERS_AND_ROLES
@@ -46,7 +45,8 @@ UNIT_BUDGET_BYTES: Final = CHUNK_BYTES + 2 * BATCH_BYTES
 """What one reader may hold: a compressed chunk, a reply and the batch cut out of it."""
 SNAPSHOT_AGE_S: Final = 60.0
 """How long one OpTime is read at; mongod keeps history for 300 s, and a unit has to end in it."""
-_REREADS: Final = 8
+_REREADS: Final = 10
+_LONGEST_PAUSE_S: Final = 4.0
 
 T = TypeVar("T")
 
@@ -73,6 +73,17 @@ class ReadClock:
         self._read_at = max(self._read_at, (await self._node.hello()).majority)
         self._taken = taken
         return self._read_at
+
+    async def recover(self, losses: int, error: SnapshotLost) -> OpTime:
+        """A later OpTime, after so many losses in a row: what changed the collection may still
+        have to be committed. Raises `NodeUnavailable` when that goes on too long."""
+        if losses > _REREADS:
+            raise NodeUnavailable(
+                f"reading was lost to changes {losses} times in a row: {error.message}"
+            ) from error
+        if losses > 1:
+            await self._clock.sleep(min(_LONGEST_PAUSE_S, 0.05 * 2**losses))
+        return await self.renew()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,11 @@ class Tally:
     bytes: int = 0
     documents: int = 0
     rereads: int = 0
+
+    def add(self, size_bytes: int, documents: int) -> None:
+        """Count what was read."""
+        self.bytes += size_bytes
+        self.documents += documents
 
 
 @dataclass(slots=True)
@@ -164,12 +180,12 @@ class Reader:
     async def read_unit(self, unit: Unit) -> list[ChunkObject]:
         """Read and store a range. Raises `CollectionGone` when it was dropped meanwhile."""
         async with self._budget.take(UNIT_BUDGET_BYTES):
-            return await self._reread(unit.entry.ns, lambda read_at: self._read(unit, read_at))
+            return await self._reread(lambda read_at: self._read(unit, read_at))
 
     async def read_small(self, entry: CollectionEntry) -> SmallCollection | None:
         """The documents of a small collection; None when it is not small. The caller holds
         `SMALL_BYTES` plus a reply of the budget."""
-        return await self._reread(entry.ns, lambda read_at: self._read_small(entry, read_at))
+        return await self._reread(lambda read_at: self._read_small(entry, read_at))
 
     async def compressed(self, blocks: list[bytes]) -> Frame:
         """One frame over several blocks."""
@@ -179,39 +195,38 @@ class Reader:
         """Store small collections as one object."""
         return await self._writer.store(BUNDLES, segments, frames)
 
-    async def _reread(self, ns: str, read: Callable[[OpTime], Awaitable[T]]) -> T:
-        read_at = await self._read_clock.now()
-        for _ in range(_REREADS):
-            before = (self._tally.bytes, self._tally.documents)
+    async def _reread(self, read: Callable[[OpTime], Awaitable[T]]) -> T:
+        read_at, losses = await self._read_clock.now(), 0
+        while True:
             try:
                 return await read(read_at)
-            except SnapshotLost:
-                self._tally.bytes, self._tally.documents = before
+            except SnapshotLost as error:
+                losses += 1
                 self._tally.rereads += 1
-                read_at = await self._read_clock.renew()
-        raise NodeUnavailable(f"{ns} changed under the reader {_REREADS} times in a row")
+                read_at = await self._read_clock.recover(losses, error)
 
     async def _read(self, unit: Unit, read_at: OpTime) -> list[ChunkObject]:
         stored: list[ChunkObject] = []
         frames: list[Frame] = []
         documents = 0
-        async with raw_batches(self._node, _find(unit, read_at)) as batches:
-            async for batch in batches:
-                if batch.count:
-                    frames.append(await self._frame(batch))
-                    documents += batch.count
-                if _plain(frames) >= 2 * CHUNK_BYTES and batch.cursor_id:
-                    stored.append(await self._store(unit, read_at, frames, documents))
-                    frames, documents = [], 0
+        before = Tally()
+        try:
+            async with raw_batches(self._node, _find(unit, read_at)) as batches:
+                async for batch in batches:
+                    if batch.count:
+                        frames.append(await self._compression.frame(batch.documents))
+                        documents += batch.count
+                        self._tally.add(len(batch.documents), batch.count)
+                        before.add(len(batch.documents), batch.count)
+                    if batch.cursor_id and _is_enough(frames):
+                        stored.append(await self._store(unit, read_at, frames, documents))
+                        frames, documents = [], 0
+        except SnapshotLost:
+            self._tally.add(-before.bytes, -before.documents)
+            raise
         if frames:
             stored.append(await self._store(unit, read_at, frames, documents))
         return stored
-
-    async def _frame(self, batch: CursorReply) -> Frame:
-        frame = await self._compression.frame(batch.documents)
-        self._tally.bytes += frame.plain_bytes
-        self._tally.documents += batch.count
-        return frame
 
     async def _store(
         self, unit: Unit, read_at: OpTime, frames: list[Frame], documents: int
@@ -239,8 +254,7 @@ class Reader:
                     return None
         if length > SMALL_BYTES:
             return None
-        self._tally.bytes += length
-        self._tally.documents += documents
+        self._tally.add(length, documents)
         segment = Segment(
             uuid=entry.uuid,
             length=length,
@@ -311,6 +325,12 @@ def _find(unit: Unit, read_at: OpTime) -> Find:
 
 def _plain(frames: list[Frame]) -> int:
     return sum(frame.plain_bytes for frame in frames)
+
+
+def _is_enough(frames: list[Frame]) -> bool:
+    """Whether an object is large enough though its range goes on: by its plain size, and, for
+    what does not compress, by what it takes of the budget."""
+    return _plain(frames) >= 2 * CHUNK_BYTES or sum(len(f.stored) for f in frames) >= CHUNK_BYTES
 
 
 def encoded_bound(bound: bytes | None) -> str | None:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.archive.codec import Compression
-from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef, to_extended
+from agent.archive.extended import to_extended
+from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef
 from agent.clock import Clock
 from agent.errors import IntegrityError, Transient
 from agent.faults import fault_point
@@ -36,8 +37,20 @@ from agent.operations.backup.journal import (
     Progressed,
     read_journal,
 )
-from agent.operations.backup.planning import Planner, Remaining, finished_unit
-from agent.operations.backup.reading import ChunkWriter, ReadClock, Reader, Tally, Unit
+from agent.operations.backup.planning import (
+    PLANNER_BUDGET_BYTES,
+    Planner,
+    Remaining,
+    finished_unit,
+)
+from agent.operations.backup.reading import (
+    UNIT_BUDGET_BYTES,
+    ChunkWriter,
+    ReadClock,
+    Reader,
+    Tally,
+    Unit,
+)
 from agent.pipeline.budget import ByteBudget
 from agent.pipeline.channel import Channel
 from agent.storage.base import Storage
@@ -208,7 +221,8 @@ class Snapshot:
 
     async def _read_all(self, begun: Begun, read_clock: ReadClock) -> None:
         options = self._options
-        budget = ByteBudget(options.budget_bytes)
+        planning = planners_within(options.budget_bytes)
+        budget = ByteBudget(max(options.budget_bytes, least_budget(planning)))
         writer = ChunkWriter(
             self._storage, self._node.replset, options.op_id, options.epoch, self._check
         )
@@ -227,7 +241,7 @@ class Snapshot:
 
         async def plan() -> None:
             async with asyncio.TaskGroup() as planners:
-                for _ in range(PLANNERS):
+                for _ in range(planning):
                     planner = Planner(
                         self._node,
                         reader,
@@ -297,6 +311,17 @@ class Snapshot:
             )
         except Transient:
             return
+
+
+def least_budget(planning: int) -> int:
+    """What so many planners and one reader need at once. Planners hold their share while readers
+    make room for them, so with less neither could go on."""
+    return planning * PLANNER_BUDGET_BYTES + UNIT_BUDGET_BYTES
+
+
+def planners_within(budget_bytes: int) -> int:
+    """How many planners a budget allows."""
+    return PLANNERS if budget_bytes >= least_budget(PLANNERS) else 1
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:
