@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,15 @@ _CREDENTIALS: Final = re.compile(r"//[^/@\s]+@")
 
 def main() -> None:
     """Console script."""
-    sys.exit(run(sys.argv[1:]))
+    status: int = ExitCode.DONE
+    # A broken pipe is a reader who has had enough (`ctl list | head`).
+    with contextlib.suppress(BrokenPipeError):
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # The interpreter would join the driver's monitor threads, which sleep for half a second: more
+    # than all the rest of a command takes. Everything is closed and written by now.
+    os._exit(status)
 
 
 def run(arguments: Sequence[str], invocation: Invocation | None = None) -> int:
@@ -46,9 +55,7 @@ def run(arguments: Sequence[str], invocation: Invocation | None = None) -> int:
     except TidelogError as error:
         return _report(_Fault(str(error), error.hint), invocation.out, exit_code(error))
     except BrokenPipeError:
-        # Who reads us has had enough (`ctl list | head`): leave nothing to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
+        raise
     except BaseExceptionGroup as group:
         return _report_unexpected(group, invocation)
     except Exception as error:  # noqa: BLE001  # the edge: whatever it is, one sentence and a status

@@ -58,9 +58,9 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from ctl.commands.version import installed_version
+        from agent.version import VERSION
 
-        click.echo(installed_version())
+        click.echo(VERSION)
         ctx.exit()
 
 

@@ -29,6 +29,12 @@ def label(operation: Operation) -> str:
     return f"{_WORDS.get(operation.kind, operation.kind.value)} {operation.name}"
 
 
+def headline(operation: Operation) -> str:
+    """The same, to begin a sentence with."""
+    words = label(operation)
+    return words[0].upper() + words[1:]
+
+
 async def follow(session: Session, operation: Operation, wait_time_s: float | None) -> Operation:
     """Wait until it is over and answer its last state. Raises `OperationFailed` when it ended
     badly, `WaitRanOut` when the time did, or when no agent has been alive for long."""

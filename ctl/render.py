@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import yaml
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -58,7 +60,11 @@ def moment(at: datetime | None) -> str:
 
 def optime(at: OpTime | None) -> str:
     """`2026-11-22T03:08:36Z (1795316916,3)`."""
-    return "-" if at is None else f"{moment(at.wall())} ({at})"
+    if at is None:
+        return "-"
+    # A wall-clock target means the end of its second: there is no increment worth showing.
+    is_whole_second = at == OpTime.end_of_second(at.T)
+    return moment(at.wall()) if is_whole_second else f"{moment(at.wall())} ({at})"
 
 
 def epoch(at: datetime | None) -> int | None:
@@ -68,11 +74,11 @@ def epoch(at: datetime | None) -> int | None:
     return int((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], indent: int = 0) -> Table:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], indent: int = 0
+) -> RenderableType:
     """A table without lines. A column that ends in `>` is flush right, one in `~` may be folded."""
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    if indent:
-        grid.add_column("", width=indent - 2, no_wrap=True)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
         grid.add_column(
@@ -82,23 +88,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], indent: 
             overflow="fold",
         )
     for row in rows:
-        cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
-        grid.add_row(*([Text("")] if indent else []), *cells)
-    return grid
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return _indented(grid, indent)
 
 
-def fields(pairs: Iterable[tuple[str, str | Text | None]], indent: int = 0) -> Table:
-    """Names and values, one a line; absent values are left out."""
+def fields(pairs: Iterable[tuple[str, str]], indent: int = 0) -> RenderableType:
+    """Names and values, one a line; without a name the value goes on below the one before."""
     grid = Table.grid(padding=(0, 2, 0, 0))
-    if indent:
-        grid.add_column("", width=indent - 2, no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs:
-        if value is not None:
-            cell = value if isinstance(value, Text) else Text(value)
-            grid.add_row(*([Text("")] if indent else []), Text(f"{name}:"), cell)
-    return grid
+        grid.add_row(Text(f"{name}:" if name else ""), Text(value))
+    return _indented(grid, indent)
+
+
+def _indented(grid: Table, indent: int) -> RenderableType:
+    return Padding(grid, (0, 0, 0, indent), expand=False) if indent else grid
 
 
 def title(words: str) -> Text:

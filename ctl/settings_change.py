@@ -1,4 +1,4 @@
-"""Changing the settings: read, change, replace what was read, and hear what the agents say of it."""
+"""Changing the settings: read, change, replace what was read, hear what the agents say of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import ConfigError, Conflict
-from agent.wire.settings import Settings, set_key, unset_key
+from agent.wire import keys
+from agent.wire.settings import Settings, from_mapping
 from ctl.exit_codes import OperationFailed
 from ctl.storage_settings import wait_for_verdicts
 
@@ -22,16 +23,20 @@ def edit_keys(assignments: tuple[str, ...], removals: tuple[str, ...]) -> Change
     pairs = []
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"{assignment!r} has no value", hint="write --set section.key=value")
+        if not equals or not path.strip():
+            raise ConfigError(
+                f"{assignment!r} is no assignment", hint="write --set section.key=value"
+            )
         pairs.append((path.strip(), value))
 
     def edit(settings: Settings) -> Settings:
-        for path, value in pairs:
-            settings = set_key(settings, path, value)
+        # Checked as a whole: `storage.type=filesystem` alone would lack its section.
+        raw = settings.to_document()
         for path in removals:
-            settings = unset_key(settings, path.strip())
-        return settings
+            raw = keys.unset_path(raw, keys.resolve(Settings, path.strip()))
+        for path, value in pairs:
+            raw = keys.set_path(raw, keys.resolve(Settings, path), keys.parse_value(value))
+        return from_mapping(raw)
 
     return edit
 

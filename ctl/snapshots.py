@@ -9,7 +9,7 @@ from agent.wire.operations import Operation
 from ctl.render import moment, size, state, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from agent.wire.backups import Backup
 
@@ -60,7 +60,7 @@ def of_operation(operation: Operation) -> Snapshot:
     }
 
 
-def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> Table:
+def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> RenderableType:
     """One line a backup."""
     times = {backup.id: moment(backup.last_write.wall()) for backup in backups}
     rows = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.wire.operations import Kind, Operation
 from agent.wire.record import Record
-from ctl.follow import follow, label
+from ctl.follow import follow, headline, label
 
 if TYPE_CHECKING:
     from ctl.session import Session
@@ -54,7 +54,7 @@ def brief_text(operation: Operation) -> str:
     """The same for a person."""
     queued = ", queued behind the operation in progress" if operation.queued else ""
     return (
-        f"{label(operation).capitalize()} requested [op id: {operation.id}]{queued}\n"
+        f"{headline(operation)} requested [op id: {operation.id}]{queued}\n"
         "'ctl status' shows how far it is"
     )
 

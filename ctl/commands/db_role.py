@@ -31,7 +31,10 @@ def script(roles: list[Document], user: str) -> str:
     """What to paste into mongosh."""
     names = [{"role": role["createRole"], "db": "admin"} for role in roles]
     lines = ['db = db.getSiblingDB("admin");']
-    lines += [f"db.runCommand({json.dumps(role, indent=2)});" for role in roles]
+    for role in roles:
+        privileges = ",\n".join(f"  {json.dumps(item)}" for item in role["privileges"])
+        head = f"createRole: {json.dumps(role['createRole'])}, roles: {json.dumps(role['roles'])}"
+        lines.append(f"db.runCommand({{{head}, privileges: [\n{privileges}\n]}});")
     lines += [
         f"db.createUser({{user: {json.dumps(user)}, pwd: passwordPrompt(),",
         f"  roles: {json.dumps(names)}}});",

@@ -13,7 +13,7 @@ from rich.console import Group
 from agent.errors import Refused
 from agent.wire.operations import Kind
 from agent.wire.specs import DeleteBackupSpec
-from ctl.follow import label
+from ctl.follow import headline
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import require_backup
 from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_option
@@ -138,7 +138,7 @@ async def _delete(
     operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
     data |= {"op_id": operation.id, "status": operation.state.value}
     word = "done" if operation.state.is_terminal else "requested"
-    words = f"{label(operation).capitalize()} {word} [op id: {operation.id}]"
+    words = f"{headline(operation)} {word} [op id: {operation.id}]"
     return Result(data, Group(words, _going(choice), *_kept(choice)))
 
 

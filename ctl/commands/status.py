@@ -94,7 +94,8 @@ def _cluster(sets: list[dict[str, Any]], priority: bool) -> list[RenderableType]
     for replset in sets:
         lines.append(f"{replset['rs']}:")
         for node in replset["nodes"]:
-            words = f"  - {node['host']} [{node['role'] or '?'}]: "
+            role = f" [{node['role']}]" if node["role"] else ""
+            words = f"  - {node['host']}{role}: "
             if node["agent"] is None:
                 words += "arbiter, needs no agent" if node["ok"] else "NO AGENT"
             else:
