@@ -73,17 +73,22 @@ def digest_of(blocks: list[bytes]) -> str:
 def open_object(data: bytes, key: str) -> tuple[dict[str, Any], list[bytes]]:
     """Header and plain frames of an object. Raises `IntegrityError`."""
     header, frames = dissect(data, key)
-    decompressor = zstandard.ZstdDecompressor()
-    plain: list[bytes] = []
-    for stored, size in frames:
-        try:
-            content = decompressor.decompress(stored, max_output_size=size)
-        except zstandard.ZstdError as error:
-            raise IntegrityError(f"a frame of {key} cannot be decompressed: {error}") from error
-        if len(content) != size:
-            raise IntegrityError(f"a frame of {key} holds {len(content)} bytes and not {size}")
-        plain.append(content)
-    return header, plain
+    return header, [expand(stored, size, key) for stored, size in frames]
+
+
+def expand(stored: memoryview, size: int, key: str) -> bytes:
+    """What one frame holds. Raises `IntegrityError` naming `key`."""
+    try:
+        # Asked first: what a harmed frame claims to hold would be allocated.
+        claimed = zstandard.frame_content_size(stored)
+        if claimed not in (size, -1):
+            raise IntegrityError(f"a frame of {key} holds {claimed} bytes and not {size}")
+        content = zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"a frame of {key} cannot be decompressed: {error}") from error
+    if len(content) != size:
+        raise IntegrityError(f"a frame of {key} holds {len(content)} bytes and not {size}")
+    return content
 
 
 def pack_json(text: bytes) -> bytes:

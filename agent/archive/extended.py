@@ -28,6 +28,7 @@ from bson import (
     json_util,
 )
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
 from bson.json_util import JSONMode, JSONOptions
 
 EXACT: Final = "$bson"
@@ -61,7 +62,7 @@ def from_extended(document: dict[str, Any]) -> dict[str, Any]:
 def _says(converted: dict[str, Any], exact: bytes) -> bool:
     try:
         return bson.encode(from_extended(converted)) == exact
-    except (ValueError, TypeError, ArithmeticError, bson.errors.BSONError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, BSONError):
         return False
 
 
