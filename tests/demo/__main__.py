@@ -29,7 +29,7 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         equal = Story(console, size_mb=options.size, seed=options.seed, keep=options.keep).tell()
-    except StepFailedError as error:
+    except (StepFailedError, AssertionError) as error:  # the latter: what a support class demands
         console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
