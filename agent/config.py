@@ -1,0 +1,129 @@
+"""The settings of this agent alone: one YAML file, then the environment, then the command line.
+
+What concerns the whole cluster (storage, PITR, priorities) lives in the control database and is set
+with `ctl config`. An environment variable is named `TIDELOG_SECTION__FIELD` after the key it sets
+(`TIDELOG_LOG__LEVEL`); `TIDELOG_MONGODB_URI` and `PBM_MONGODB_URI` are accepted too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from agent.errors import ConfigError
+from agent.wire import keys
+from agent.wire.units import Duration, Size
+
+PREFIX: Final = "TIDELOG_"
+URI_VARIABLES: Final = ("TIDELOG_MONGODB_URI", "PBM_MONGODB_URI")
+
+Overrides = Mapping[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, alias_generator=to_camel
+    )
+
+
+class MongodbConfig(_Section):
+    """How to reach the node that this agent serves."""
+
+    uri: SecretStr | None = None
+    """Host and port of the mongod on this machine."""
+    uri_file: Path | None = None
+    """A file that holds the connection string, e.g. a systemd credential; read again on SIGHUP."""
+    deadline: Duration = 60.0
+    """The agent ends when the database has not answered for so long: a supervisor starts it again,
+    and everybody sees that it is not there."""
+
+
+class LogConfig(_Section):
+    """What this agent says of itself, on standard error."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class MemoryConfig(_Section):
+    """What one running operation may hold in memory."""
+
+    budget: Size = 256 << 20
+
+
+class StopConfig(_Section):
+    """How the agent ends."""
+
+    grace: Duration = 3.0
+    """What is almost done may end within this time; the rest is handed over."""
+
+
+class Config(_Section):
+    """All of them."""
+
+    mongodb: MongodbConfig = MongodbConfig()
+    log: LogConfig = LogConfig()
+    memory: MemoryConfig = MemoryConfig()
+    stop: StopConfig = StopConfig()
+    listen: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
+    """`HOST:PORT` of the health page."""
+
+    def uri(self) -> str:
+        """The connection string. Raises `ConfigError` when none is given."""
+        if self.mongodb.uri is not None:
+            return self.mongodb.uri.get_secret_value()
+        if self.mongodb.uri_file is not None:
+            text = _read(self.mongodb.uri_file, "the connection string").strip()
+            if text:
+                return text
+        raise ConfigError(
+            "no connection string is given",
+            hint="set TIDELOG_MONGODB_URI=mongodb://user:password@host:port/, or mongodb.uri or"
+            " mongodb.uriFile in the file given with --config",
+        )
+
+
+def load(
+    path: Path | None, environment: Mapping[str, str], overrides: Overrides | None = None
+) -> Config:
+    """The settings of this agent. `overrides` are dotted keys of the command line, which win.
+    Raises `ConfigError` that names the file, the variable or the key."""
+    data: dict[str, Any] = {}
+    if path is not None:
+        data = keys.canonical(Config, keys.parse_yaml(_read(path, "the settings"), str(path)))
+    for name, value in _from_environment(environment).items():
+        data = _put(data, name, value)
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            data = _put(data, name, value)
+    return keys.validate(Config, data)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for variable in reversed(URI_VARIABLES):
+        if environment.get(variable):
+            found["mongodb.uri"] = environment[variable]
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and "__" in variable:
+            found[variable.removeprefix(PREFIX).replace("__", ".").lower()] = value
+    if environment.get(f"{PREFIX}LISTEN"):
+        found["listen"] = environment[f"{PREFIX}LISTEN"]
+    return found
+
+
+def _put(data: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    return keys.set_path(data, keys.resolve(Config, name), value)
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"{what} cannot be read from {path}: {reason}") from error

@@ -1,0 +1,200 @@
+"""How the agent speaks: structured lines on standard error, and a copy in the control database.
+
+An event is a dotted lower-case name, past tense for facts; everything variable is a key. The names
+are listed in `EVENTS`, and a test holds the code to the list. Secrets never get here; as a second
+line of defence, what looks like the credentials of a connection string is cut out of every value.
+
+The copy (`EventSink`) takes what `ctl logs` shows, info and graver. It never blocks, never fails
+its caller and is bounded: what does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from agent.clock import Clock
+from agent.errors import Transient
+from agent.wire.events import Event
+
+EVENTS: Final = {
+    "agent.started": "the agent serves its node",
+    "agent.stopping": "it was asked to stop",
+    "agent.stopped": "it has left",
+    "agent.failed": "it ends because of an error",
+    "agent.reloaded": "the local settings were read again",
+    "agent.reload_failed": "they could not be, and the old ones stay",
+    "agent.setting_ignored": "a local setting has no effect in this version",
+    "commands.wake_failed": "other agents could not be woken; they poll",
+    "commands.watch_broken": "the watch for commands broke off and is begun anew",
+    "control.unreachable": "the control database does not answer",
+    "control.write_retried": "a control write is made again, e.g. after a change of primary",
+    "lease.acquired": "this agent has the right to act",
+    "lease.release_failed": "a lease could not be given back; it lapses",
+    "lease.renewal_failed": "a renewal failed and is tried again",
+    "node.awaited": "another agent's claim on the node must lapse first",
+    "node.goodbye_failed": "the registry could not be told",
+    "node.lease_lost": "the claim on the node could not be renewed in time",
+    "node.role_changed": "the node became primary, secondary, …",
+    "operation.attempt_failed": "leading failed, and is tried again by whoever wins the next bid",
+    "operation.failed": "an operation ended badly",
+    "operation.finished": "an operation is done or was cancelled",
+    "operation.led": "this agent leads an operation",
+    "operation.transitioned": "an operation moved on",
+    "operation.unknown": "an operation of a newer version was found",
+    "part.attempt_failed": "working failed, and is tried again by whoever wins the next bid",
+    "part.cancelled": "the work was stopped because somebody cancelled it",
+    "part.done": "the work of this replica set is done",
+    "part.failed": "the work of this replica set failed for good",
+    "part.hand_over_failed": "the part could not be given back; its lease lapses",
+    "part.handed_over": "the part is given back in good order",
+    "part.progress_not_written": "progress will be written later",
+    "part.taken": "this agent works for its replica set",
+    "runner.look_failed": "the operations could not be read; tried again at the next wake-up",
+    "session.broken": "leading or working broke off; the operation waits for the next bid",
+    "session.crashed": "the same, for a reason nobody thought of",
+    "session.superseded": "somebody else leads or works on",
+    "settings.not_read": "the settings of the cluster could not be read",
+    "storage.check_failed": "this agent cannot use the storage of the settings",
+}
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_SEVERITIES: Final = {"debug": "D", "info": "I", "warning": "W", "error": "E", "critical": "F"}
+_CREDENTIALS: Final = re.compile(r"(mongodb(?:\+srv)?://)[^@/\s]*@")
+_KEPT: Final = frozenset({"event", "level", "timestamp", "node", "replset"})
+_NAMED: Final = ("op_id", "kind", "name")
+_TEXT_LIMIT: Final = 2000
+
+Entry = MutableMapping[str, Any]
+
+
+class EventSink:
+    """A structlog processor that keeps copies, and the task that writes them."""
+
+    LIMIT: Final = 1000
+    BATCH: Final = 200
+    WRITE_EVERY_S: Final = 1.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: deque[tuple[float, Event]] = deque(maxlen=self.LIMIT)
+        self.dropped = 0
+
+    def __call__(self, logger: Any, method: str, entry: Entry) -> Entry:
+        """Keep a copy of what people ask about."""
+        if LEVELS.get(str(entry.get("level")), 0) >= LEVELS["info"]:
+            self.dropped += len(self._waiting) == self.LIMIT
+            self._waiting.append((self._clock.monotonic(), _event(entry)))
+        return entry
+
+    async def run(self, write: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
+        """Write the copies every second, for ever."""
+        while True:
+            await self._clock.sleep(self.WRITE_EVERY_S)
+            await self.flush(write)
+
+    async def flush(self, write: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
+        """Write what waits now; what cannot be written waits on, as long as there is room."""
+        while self._waiting:
+            taken = [self._waiting.popleft() for _ in range(min(self.BATCH, len(self._waiting)))]
+            now = self._clock.monotonic()
+            try:
+                await write(
+                    [event.model_copy(update={"age_s": now - then}) for then, event in taken]
+                )
+            except Transient:
+                room = self.LIMIT - len(self._waiting)
+                self.dropped += max(0, len(taken) - room)
+                self._waiting.extendleft(reversed(taken[-room:] if room else []))
+                return
+
+
+def configure(*, level: str = "info", style: str = "auto", sink: EventSink | None = None) -> None:
+    """Set logging up for this process; may be called again."""
+    console = sys.stderr.isatty() if style == "auto" else style == "console"
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info if not console else _keep,
+        redact,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if console
+        else structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[*shared, sink or _keep, _at_least(level), renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(min(LEVELS[level], LEVELS["info"])),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    _configure_libraries(shared, renderer)
+
+
+def _configure_libraries(shared: Sequence[Any], renderer: Any) -> None:
+    """What libraries say by way of the standard library, in the same shape; warnings and worse."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(logging.WARNING)
+
+
+def redact(logger: Any, method: str, entry: Entry) -> Entry:
+    """Cut the credentials out of anything that looks like a connection string."""
+    for key, value in entry.items():
+        if isinstance(value, str) and "mongodb" in value:
+            entry[key] = _CREDENTIALS.sub(r"\1***@", value)
+    return entry
+
+
+def _at_least(level: str) -> Callable[[Any, str, Entry], Entry]:
+    """The sink sees more than what is printed."""
+
+    def drop(logger: Any, method: str, entry: Entry) -> Entry:
+        if LEVELS.get(str(entry.get("level")), 0) < LEVELS[level]:
+            raise structlog.DropEvent
+        return entry
+
+    return drop
+
+
+def _keep(logger: Any, method: str, entry: Entry) -> Entry:
+    return entry
+
+
+def _event(entry: Entry) -> Event:
+    named = {key: str(entry[key]) for key in _NAMED if entry.get(key) is not None}
+    return Event(
+        severity=_SEVERITIES.get(str(entry.get("level")), "I"),
+        node=str(entry.get("node", "")),
+        replset=str(entry.get("replset", "")),
+        event=str(entry.get("event", ""))[:_TEXT_LIMIT],
+        fields={
+            key: _plain(value)
+            for key, value in entry.items()
+            if key not in _KEPT and key not in _NAMED and value is not None
+        },
+        **named,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """What any database and any JSON can hold."""
+    if isinstance(value, bool | float) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 1 << 63 else str(value)
+    return str(value)[:_TEXT_LIMIT]

@@ -1,0 +1,216 @@
+"""The composition root: opens everything, runs everything in one task group, and ends it.
+
+    TaskGroup "agent"
+     ├─ heartbeat        node lease and heartbeats; ends the agent when the database stays away
+     ├─ feed             wake-ups of the control database → the waiters below
+     ├─ runner           one session a lease: bid → lease.hold → lead or work
+     ├─ slicer           the oplog of this replica set, while PITR is on and the lease is ours
+     ├─ settings watch   priority of this node, storage check
+     ├─ events           copies of log lines → control database
+     ├─ watchdog         tells systemd that the event loop turns
+     └─ stop listener    drains the runner for a grace time, then ends the group
+
+Whatever ends the group, leases are released, parts handed over and the registry told, each within
+a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+
+from agent import systemd
+from agent.clock import Clock, SystemClock, jittered
+from agent.config import Config
+from agent.coordination.heartbeat import Condition, Heartbeat
+from agent.coordination.settings_watch import SettingsWatch
+from agent.coordination.wakeup import Wakeup, feed
+from agent.errors import ConfigError, NotFound, Transient, leaves, root_cause
+from agent.log import EventSink
+from agent.mongo.node import Node
+from agent.operations.context import Services
+from agent.operations.registry import all_kinds
+from agent.operations.runner import Runner
+from agent.operations.slicer import Slicer
+from agent.storage.base import Storage
+from agent.storage.registry import open_storage
+from agent.store.catalog import Catalog
+from agent.store.command_queue import CommandQueue
+from agent.store.connection import Control, open_control
+from agent.store.events import EventLog
+from agent.store.lease_store import LeaseStore
+from agent.store.node_registry import NodeRegistry
+from agent.store.operation_log import OperationLog
+from agent.store.schema import ensure_schema
+from agent.store.settings_store import SettingsStore
+from agent.store.slice_runs import SliceRuns
+from agent.version import VERSION
+from agent.wire.settings import Settings
+
+APP_NAME: Final = "tidelog-agent"
+CHECK_POLL_S: Final = 30.0
+IDLE_POLL_S: Final = 0.05
+FLUSH_WITHIN_S: Final = 1.0
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger()
+
+
+class ShuttingDown(Exception):  # no error: how the group learns that it should end
+    """The agent was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the process is asked for from outside."""
+
+    stop: asyncio.Event
+
+
+async def run(config: Config, signals: Signals, sink: EventSink) -> None:
+    """Serve the node until asked to stop. Raises `ConfigError`, `Refused` (a second agent),
+    `StoreUnavailable` or `NodeUnavailable` (beyond the deadline)."""
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        within_s = config.mongodb.deadline
+        node = await _reached(lambda: Node.open(config.uri()), clock, within_s)
+        stack.push_async_callback(node.aclose)
+        structlog.contextvars.bind_contextvars(node=node.id, replset=node.replset)
+        control = await _reached(
+            lambda: open_control(config.uri(), app_name=APP_NAME), clock, within_s
+        )
+        stack.push_async_callback(control.aclose)
+        await _reached(lambda: ensure_schema(control), clock, within_s)
+        agent = await _assemble(config, node, control, clock)
+        await agent.serve(signals, sink, EventLog(control, clock), config.stop.grace)
+
+
+async def _reached(call: Callable[[], Awaitable[T]], clock: Clock, within_s: float) -> T:
+    """Try until the database answers: at boot it may be slower than we are."""
+    end = clock.monotonic() + within_s
+    while True:
+        try:
+            return await call()
+        except Transient as error:
+            if clock.monotonic() >= end:
+                raise
+            log.warning("control.unreachable", error=str(error))
+        await clock.sleep(jittered(1.0))
+
+
+async def _assemble(config: Config, node: Node, control: Control, clock: Clock) -> Agent:
+    commands = CommandQueue(control, clock)
+    leases = LeaseStore(control, clock)
+    registry = NodeRegistry(control, commands)
+    settings = SettingsStore(control, commands)
+    kinds = all_kinds()
+    services = Services(
+        node=node,
+        cluster_id=await _reached(control.read_cluster_id, clock, config.mongodb.deadline),
+        operations=OperationLog(control, commands),
+        catalog=Catalog(control),
+        runs=SliceRuns(control),
+        leases=leases,
+        nodes=registry,
+        settings=settings,
+        open_storage=_open_storage,
+        clock=clock,
+        budget_bytes=config.memory.budget,
+    )
+    condition = Condition(features=tuple(sorted(f"kind:{kind}" for kind in kinds)))
+    heartbeat = Heartbeat(node, registry, leases, clock, condition, config.mongodb.deadline)
+    wakeup = Wakeup()
+    settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
+    return Agent(
+        heartbeat=heartbeat,
+        commands=commands,
+        runner=Runner(services, kinds, commands, wakeup, lead_replset=control.replset),
+        slicer=Slicer(services),
+        wakeups=(wakeup, settings_wakeup),
+        settings_watch=SettingsWatch(
+            settings, node.host, condition, _check_storage, settings_wakeup, clock
+        ),
+        clock=clock,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Everything that runs."""
+
+    heartbeat: Heartbeat
+    commands: CommandQueue
+    runner: Runner
+    slicer: Slicer
+    wakeups: tuple[Wakeup, Wakeup]
+    settings_watch: SettingsWatch
+    clock: Clock
+
+    async def serve(
+        self, signals: Signals, sink: EventSink, events: EventLog, grace_s: float
+    ) -> None:
+        """Run until asked to stop, or until something ends the agent."""
+        lease = await self.heartbeat.claim()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.heartbeat.run(lease), name="heartbeat")
+                group.create_task(feed(self.commands, *self.wakeups), name="feed")
+                group.create_task(self.settings_watch.run(), name="settings watch")
+                group.create_task(self.runner.run(), name="runner")
+                group.create_task(self.slicer.run(), name="slicer")
+                group.create_task(sink.run(events.write), name="events")
+                group.create_task(_watchdog(self.clock), name="watchdog")
+                group.create_task(self._stop(signals, grace_s), name="stop listener")
+                systemd.notify("READY=1")
+                log.info("agent.started", version=VERSION)
+        except BaseExceptionGroup as errors:
+            if not any(isinstance(leaf, ShuttingDown) for leaf in leaves(errors)):
+                cause = root_cause(errors)
+                raise cause from cause.__cause__
+        finally:
+            await self.heartbeat.goodbye()
+            log.info("agent.stopped")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_WITHIN_S):
+                    await sink.flush(events.write)
+
+    async def _stop(self, signals: Signals, grace_s: float) -> None:
+        await signals.stop.wait()
+        systemd.notify("STOPPING=1")
+        log.info("agent.stopping")
+        self.runner.drain()
+        end = self.clock.monotonic() + grace_s
+        while not self.runner.is_idle and self.clock.monotonic() < end:
+            await self.clock.sleep(IDLE_POLL_S)
+        raise ShuttingDown
+
+
+async def _watchdog(clock: Clock) -> None:
+    """As long as this runs, the event loop turns."""
+    period_s = systemd.watchdog_period_s()
+    while period_s is not None:
+        systemd.notify("WATCHDOG=1")
+        await clock.sleep(period_s)
+
+
+async def _open_storage(settings: Settings, profile: str) -> Storage:
+    if profile != "main":
+        raise NotFound(f"there is no profile {profile}", hint="the only one is main")
+    if settings.storage is None:
+        raise ConfigError(
+            "no storage is configured", hint="set one with 'ctl config --file storage.yaml'"
+        )
+    return await open_storage(settings.storage)
+
+
+async def _check_storage(settings: Settings) -> None:
+    storage = await _open_storage(settings, "main")
+    try:
+        await storage.verify()
+    finally:
+        await storage.aclose()
