@@ -1,0 +1,125 @@
+"""`backup` and `cancel-backup`."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.wire.operations import Kind, State
+from agent.wire.settings import Settings
+from tests.unit.ctl.world import Ctl, node, operation
+
+
+def test_without_waiting_name_id_and_status_are_known(ctl: Ctl) -> None:
+    answer = ctl("backup", "-o", "json").json
+    assert list(answer) == ["name", "op_id", "status"]
+    assert answer["status"] == "requested"
+    assert "Backup 2026-03-01T12:00:02Z requested [op id: " in ctl("backup", "--queue").out
+
+
+def test_every_flag_reaches_the_specification(ctl: Ctl) -> None:
+    ctl(
+        *("backup", "--ns", "a.b,c.*", "--exclude-ns", "c.d", "--with-users-and-roles"),
+        *("--compression", "none", "--compression-level", "3", "--num-parallel-collections", "4"),
+        *("--profile", "main", "--hold", "audit"),
+    )
+    made = ctl.world.operations[0]
+    assert made.kind is Kind.BACKUP
+    assert made.spec == {
+        "type": "logical",
+        "ns": ("a.b", "c.*"),
+        "exclude_ns": ("c.d",),
+        "with_users_and_roles": True,
+        "compression": "none",
+        "compression_level": 3,
+        "num_parallel_collections": 4,
+        "profile": "main",
+        "hold": "audit",
+    }
+    assert "@" in made.requested_by
+
+
+@pytest.mark.parametrize("name", ["gzip", "pgzip", "s2", "snappy", "lz4", "zstd"])
+def test_algorithms_of_pbm_mean_zstd(ctl: Ctl, name: str) -> None:
+    assert ctl("backup", "--compression", name).code == 0
+    assert ctl.world.operations[0].spec["compression"] == "zstd"
+
+
+def test_everything_is_everything(ctl: Ctl) -> None:
+    ctl("backup", "--ns", "*.*")
+    assert ctl.world.operations[0].spec["ns"] == ()
+
+
+@pytest.mark.parametrize("kind", ["physical", "incremental", "external"])
+def test_unsupported_types_are_one_clear_refusal(ctl: Ctl, kind: str) -> None:
+    outcome = ctl("backup", "--type", kind)
+    assert outcome.code == 3
+    assert outcome.err == (
+        f"Error: backups of type {kind} are not supported\nHint: take a logical one (the default)\n"
+    )
+
+
+def test_several_profiles_are_refused(ctl: Ctl) -> None:
+    assert ctl("backup", "--profile", "main", "--profile", "other").code == 3
+
+
+def test_an_unknown_profile_is_not_found(ctl: Ctl) -> None:
+    assert ctl("backup", "--profile", "other").code == 4
+
+
+def test_no_storage_is_said_at_once(ctl: Ctl) -> None:
+    ctl.world.settings = Settings()
+    outcome = ctl("backup")
+    assert outcome.code == 3
+    assert "no storage is configured" in outcome.err
+    assert not ctl.world.operations
+
+
+def test_nobody_there_is_a_warning(ctl: Ctl) -> None:
+    ctl.world.nodes = [node(age_s=60)]
+    outcome = ctl("backup")
+    assert outcome.code == 0
+    assert outcome.err.startswith("Warning: no agent is alive; the backup ")
+
+
+def test_queued_is_said(ctl: Ctl) -> None:
+    ctl("backup")
+    assert "queued behind the operation in progress" in ctl("backup", "--queue").out
+
+
+def test_cancel_asks_for_the_one_that_runs(ctl: Ctl) -> None:
+    ctl.world.operations = [
+        operation(Kind.DELETE_BACKUP, id="1" * 24),
+        operation(id="2" * 24, queued=True),
+        operation(id="3" * 24, state=State.RUNNING),
+    ]
+    answer = ctl("cancel-backup", "-o", "json").json
+    assert ctl.world.cancelled == ["3" * 24]
+    assert answer["op_id"] == "3" * 24
+    assert answer["status"] == "running"
+
+
+def test_cancel_waits_until_it_is(ctl: Ctl) -> None:
+    ctl("backup")
+    ctl.world.becomes(2, state=State.CANCELLED)
+    outcome = ctl("cancel-backup", "--wait")
+    assert outcome.code == 0
+    assert outcome.out == "Backup 2026-03-01T12:00:01Z cancelled\n"
+
+
+def test_cancel_that_came_too_late_says_so(ctl: Ctl) -> None:
+    ctl("backup")
+    ctl.world.becomes(2, state=State.DONE)
+    assert "it was complete before" in ctl("cancel-backup", "--wait").out
+
+
+def test_cancel_of_one_that_fails_meanwhile_is_a_failure(ctl: Ctl) -> None:
+    ctl("backup")
+    ctl.world.becomes(2, state=State.FAILED)
+    assert ctl("cancel-backup", "--wait").code == 1
+
+
+def test_nothing_to_cancel(ctl: Ctl) -> None:
+    ctl.world.operations = [operation(Kind.RESTORE), operation(state=State.DONE)]
+    outcome = ctl("cancel-backup")
+    assert outcome.code == 4
+    assert "no backup is running" in outcome.err
