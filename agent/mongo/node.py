@@ -14,6 +14,7 @@ from typing import Any
 from bson import Timestamp
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from agent.errors import ConfigError, NodeUnavailable
@@ -56,11 +57,10 @@ def check_uri(uri: str) -> None:
             "mongodb+srv:// names a whole cluster, and an agent serves one node",
             hint="give mongodb://user:password@host:port of the node on this machine",
         )
-    with translated("reading the connection string"):
-        try:
-            hosts = parse_uri(uri)["nodelist"]
-        except ValueError as error:
-            raise ConfigError(f"the connection string is wrong: {error}") from error
+    try:
+        hosts = parse_uri(uri)["nodelist"]
+    except (PyMongoError, ValueError, OSError) as error:
+        raise ConfigError(f"the connection string is wrong: {error}") from error
     if len(hosts) != 1:
         raise ConfigError(
             f"the connection string names {len(hosts)} hosts, and an agent serves one node",
@@ -195,17 +195,21 @@ def _ms(seconds: float) -> int:
 
 
 def _client(uri: str, **options: Any) -> Client:
-    return AsyncIOMotorClient(
-        uri,
-        appname="tidelog-agent",
-        serverSelectionTimeoutMS=_ms(CONNECT_TIMEOUT_S),
-        connectTimeoutMS=_ms(CONNECT_TIMEOUT_S),
-        socketTimeoutMS=_ms(4 * CALL_TIMEOUT_S),
-        uuidRepresentation="standard",
-        retryReads=True,
-        maxPoolSize=64,
-        **options,
-    )
+    """Connects to nothing yet. Raises `ConfigError`, e.g. for a certificate that is not there."""
+    try:
+        return AsyncIOMotorClient(
+            uri,
+            appname="tidelog-agent",
+            serverSelectionTimeoutMS=_ms(CONNECT_TIMEOUT_S),
+            connectTimeoutMS=_ms(CONNECT_TIMEOUT_S),
+            socketTimeoutMS=_ms(4 * CALL_TIMEOUT_S),
+            uuidRepresentation="standard",
+            retryReads=True,
+            maxPoolSize=64,
+            **options,
+        )
+    except (PyMongoError, ValueError, OSError) as error:
+        raise ConfigError(f"the connection string cannot be used: {error}") from error
 
 
 def _hello(reply: Document) -> Hello:

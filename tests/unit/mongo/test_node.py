@@ -1,0 +1,99 @@
+"""What a node says of itself, and connection strings that cannot name one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bson import Timestamp
+
+from agent.errors import ConfigError
+from agent.mongo.node import Node, _hello, check_uri
+from agent.wire.nodes import Role
+from agent.wire.optime import OpTime
+
+_REPLY: dict[str, Any] = {
+    "setName": "rs0",
+    "me": "db1:27017",
+    "secondary": True,
+    "isWritablePrimary": False,
+    "lastWrite": {
+        "opTime": {"ts": Timestamp(90, 1), "t": 3},
+        "majorityOpTime": {"ts": Timestamp(80, 1), "t": 3},
+    },
+    "$clusterTime": {"clusterTime": Timestamp(100, 1)},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "role"),
+    [
+        ({}, Role.SECONDARY),
+        ({"hidden": True}, Role.HIDDEN),
+        ({"hidden": True, "secondaryDelaySecs": 60}, Role.DELAYED),
+        ({"secondary": False}, Role.STARTUP),
+        ({"secondary": False, "isWritablePrimary": True}, Role.PRIMARY),
+    ],
+)
+def test_the_role_is_what_hello_says(changes: dict[str, Any], role: Role) -> None:
+    hello = _hello({**_REPLY, **changes})
+    assert hello.role is role
+    assert hello.is_primary is (role is Role.PRIMARY)
+    assert (hello.replset, hello.host) == ("rs0", "db1:27017")
+    assert hello.majority == OpTime(T=80, I=1)
+
+
+def test_lag_is_behind_the_newest_cluster_time_and_a_primary_has_none() -> None:
+    assert _hello(_REPLY).lag_s == 10
+    assert _hello({**_REPLY, "secondary": False, "isWritablePrimary": True}).lag_s == 0
+
+
+def test_a_node_that_has_applied_nothing_yet_is_at_zero() -> None:
+    hello = _hello({"setName": "rs0", "me": "db1:27017"})
+    assert hello.majority == OpTime(T=0, I=0)
+    assert hello.role is Role.STARTUP
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ({"msg": "isdbgrid"}, "mongos"),
+        ({"isWritablePrimary": True}, "standalone"),
+        ({"setName": "rs0", "me": "db3:27017", "arbiterOnly": True}, "db3:27017 is an arbiter"),
+    ],
+)
+def test_what_an_agent_cannot_serve_is_refused_with_a_hint(
+    reply: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        _hello(reply)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("mongodb+srv://cluster.example.com", "whole cluster"),
+        ("mongodb://a:1,b:2/?replicaSet=rs0", "names 2 hosts"),
+        ("mongodb://user:pass@word@a:1", "connection string"),
+        ("postgres://a:1", "connection string"),
+        ("mongodb://a:99999", "connection string"),
+        ("mongodb://a:1/?retryWrites=perhaps", "connection string"),
+        ("", "connection string"),
+    ],
+)
+def test_a_connection_string_that_names_no_single_node_is_a_config_error(
+    uri: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_uri(uri)
+    assert "pass@word" not in str(caught.value)
+
+
+async def test_a_certificate_that_is_not_there_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        await Node.open("mongodb://127.0.0.1:1/?tls=true&tlsCAFile=/nowhere/ca.pem")
+
+
+def test_a_connection_string_of_one_node_is_accepted() -> None:
+    check_uri("mongodb://user:p%40ss@db1:27018/?authSource=admin&tls=true")
