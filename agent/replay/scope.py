@@ -68,6 +68,8 @@ class Scope:
     """Decides for each collection, by its UUID where it was renamed and by its name elsewhere."""
 
     selection: Selection = field(default_factory=Selection)
+    held: Selection = field(default_factory=Selection)
+    """What the backup itself was narrowed to."""
     renaming: Renaming | None = None
     final_names: Mapping[bytes, str] = field(default_factory=dict)
     """The last names of collections that were renamed in the span, by UUID."""
@@ -88,7 +90,20 @@ class Scope:
             return False
         if namespace in USERS_AND_ROLES:
             return self.selection.users_and_roles and self.renaming is None
-        return self._target_name(self.final_names.get(uuid, namespace)) is not None
+        final = self.final_names.get(uuid, namespace)
+        is_held = self.held.matches(namespace) or self.held.matches(final)
+        return is_held and self._target_name(final) is not None
+
+    def replaces(self, target_ns: str) -> bool:
+        """Whether what has this name on the target gives way to the restore."""
+        if not is_archived(target_ns) or target_ns in USERS_AND_ROLES:
+            return False
+        if self.renaming is None:
+            return self.selection.matches(target_ns)
+        database, collection = split(target_ns)
+        if self.renaming.target.endswith(".*"):
+            return database == self.renaming.target[:-2]
+        return f"{database}.{logical_name(collection)}" == self.renaming.target
 
     def target_name(self, uuid: bytes, namespace: str) -> str:
         """The name on the target of a wanted collection that bears this one at the source."""

@@ -54,7 +54,7 @@ def _present(row: Document) -> Present:
     options = dict(described["options"])
     uuid = options.pop("uuid")
     indexes = tuple(i["spec"]["name"] for i in described["indexes"] if i["ready"])
-    return Present(row["ns"], uuid.bytes, options, indexes)
+    return Present(row["ns"], bytes(uuid), options, indexes)
 
 
 async def drop_database(node: Node, database: str) -> None:

@@ -1,0 +1,1 @@
+"""Restores: a replica set becomes what a backup says, up to an OpTime."""

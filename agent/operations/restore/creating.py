@@ -1,0 +1,54 @@
+"""Creating the collections of the base, empty, with the UUIDs they had."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Final
+
+from bson import Int64
+
+from agent.faults import fault_point
+from agent.mongo.apply.operations import apply_commands
+from agent.mongo.apply.principals import ROLES, USERS
+from agent.operations.restore.job import MARKER, Job
+from agent.replay.commands import creation, operation
+from agent.replay.scope import derived_uuid
+from agent.wire.namespaces import split
+
+AT_ONCE: Final = 64
+_ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
+
+
+async def create_all(job: Job) -> None:
+    """Create every wanted collection, and our own. May be repeated: what is there stays."""
+    wanted = [_own(job, MARKER)]
+    if job.scope.selection.users_and_roles:
+        present = {collection.target_ns for collection in job.catalogue}
+        wanted += [_own(job, ns) for ns in (USERS, ROLES) if ns not in present]
+    wanted += [
+        creation(collection).document
+        for collection in job.catalogue
+        if not collection.is_ignored
+        and not (
+            collection.is_filtered and collection.target_uuid in job.scope.views_on_target.values()
+        )
+    ]
+    remaining = iter(wanted)
+    while batch := list(islice(remaining, AT_ONCE)):
+        job.check()
+        await apply_commands(job.node, batch)
+    job.check()
+    await apply_commands(job.node, [marking(job.op_id, 0)])
+    await fault_point("restore.created")
+
+
+def _own(job: Job, namespace: str) -> dict[str, Any]:
+    """A collection of our own in `admin`."""
+    command = {"create": split(namespace)[1], "idIndex": _ID_INDEX}
+    return operation(namespace, derived_uuid(f"{job.op_id}/{namespace}"), command)
+
+
+def marking(op_id: str, position: int) -> dict[str, Any]:
+    """The note that all commands up to an entry are carried out, as an operation of `applyOps`."""
+    document = {"_id": op_id, "at": Int64(position)}
+    return {"op": "u", "ns": MARKER, "o": document, "o2": {"_id": op_id}}

@@ -1,0 +1,86 @@
+"""What the stages of one replica set's restore share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.clock import Clock
+from agent.mongo.node import Node
+from agent.operations.restore.plan import Plan
+from agent.operations.restore.state import StateKeeper
+from agent.replay.catalogue import Catalogue
+from agent.replay.scope import Scope
+from agent.storage.base import Storage
+from agent.wire.namespaces import TEMPORARY
+from agent.wire.operations import Progress
+
+MARKER: Final = f"admin.{TEMPORARY}Marker"
+"""Holds, for each restore, the last entry whose commands were carried out."""
+MAJORITY_TIMEOUT_S: Final = 600.0
+
+
+async def is_over(ended: asyncio.Event, within_s: float) -> bool:
+    """Wait for the end of what a background task accompanies; whether it came."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await ended.wait()
+    except TimeoutError:
+        return False
+
+
+@dataclass(slots=True)
+class Tally:
+    """For progress."""
+
+    stage: str = ""
+    bytes_total: int = 0
+    bytes_done: int = 0
+    documents_total: int = 0
+    documents_done: int = 0
+
+    def progress(self) -> Progress:
+        """As the part reports it."""
+        return Progress(
+            stage=self.stage,
+            bytes_done=self.bytes_done,
+            bytes_total=self.bytes_total,
+            documents_done=self.documents_done,
+            documents_total=self.documents_total,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What may be tuned."""
+
+    loaders: int
+    appliers: int
+    builders: int
+    budget_bytes: int
+    commit_quorum: str | int | None = None
+
+
+@dataclass(slots=True)
+class Job:
+    """One replica set's restore, as one worker does it."""
+
+    op_id: str
+    node: Node
+    storage: Storage
+    clock: Clock
+    plan: Plan
+    tuning: Tuning
+    keeper: StateKeeper
+    check: Callable[[], None]
+    """Raises when this worker must not write any more."""
+    scope: Scope
+    catalogue: Catalogue
+    tally: Tally = field(default_factory=Tally)
+
+    async def committed(self) -> None:
+        """Wait until all that was written so far is durable on a majority of the target."""
+        written = (await self.node.hello()).last_applied
+        await self.node.wait_majority(written, timeout_s=MAJORITY_TIMEOUT_S)

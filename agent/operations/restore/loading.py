@@ -1,0 +1,219 @@
+"""Loading the chunks of the base.
+
+A unit of loading is a chunk object, or a capped collection, whose documents have to go in one after
+the other in natural order. Units are spread over a few loaders; what a loader holds is taken from a
+budget first. A unit counts as done once its documents are durable on a majority; one that was only
+partly loaded when a worker died is loaded again, and what is there already is passed over (a capped
+collection is emptied first: its order is part of it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import bson
+
+from agent.archive.manifest import ChunkObject, Segment
+from agent.errors import RestoreFailed
+from agent.faults import fault_point
+from agent.mongo.apply.documents import RawDocument, cut
+from agent.mongo.apply.inserting import insert, inserting
+from agent.mongo.apply.operations import apply_commands, apply_writes
+from agent.mongo.apply.target import collections, count
+from agent.mongo.raw import documents
+from agent.operations.restore.job import Job, is_over
+from agent.operations.restore.reading import pieces
+from agent.operations.restore.state import Bitmap
+from agent.pipeline.budget import ByteBudget
+from agent.replay.catalogue import Collection
+from agent.replay.commands import operation
+from agent.replay.scope import VIEWS
+from agent.wire.namespaces import split
+
+CHECKPOINT_EVERY_S: Final = 2.0
+_WORKING_BYTES: Final = 32 << 20
+"""What a loader holds beside the stored object: a frame, a command and its encoded copy."""
+_COUNTERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Segments that are loaded together, object by object."""
+
+    number: int
+    parts: tuple[tuple[ChunkObject, tuple[Segment, ...]], ...]
+    capped: Collection | None = None
+
+    @property
+    def documents(self) -> int:
+        """How many documents it holds."""
+        return sum(s.count for _, segments in self.parts for s in segments)
+
+
+def plan_units(job: Job) -> list[Unit]:
+    """All units, numbered the same for every worker of the restore."""
+    objects = job.plan.manifest.objects
+    wanted = {c.uuid.hex(): c for c in job.catalogue if not c.is_ignored}
+    units: list[Unit] = []
+    capped: dict[str, list[tuple[ChunkObject, tuple[Segment, ...]]]] = defaultdict(list)
+    for number, item in enumerate(objects):
+        free: list[Segment] = []
+        for segment in sorted(item.segments, key=lambda s: s.offset):
+            collection = wanted.get(segment.uuid)
+            if collection is None or not segment.count:
+                continue
+            if collection.is_capped:
+                capped[segment.uuid].append((item, (segment,)))
+            else:
+                free.append(segment)
+        if free:
+            units.append(Unit(number, ((item, tuple(free)),)))
+    for number, uuid in enumerate(sorted(wanted), start=len(objects)):
+        if uuid in capped:
+            units.append(Unit(number, tuple(capped[uuid]), wanted[uuid]))
+    return units
+
+
+class Loader:
+    """Loads all units that are not done."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._done = Bitmap(job.keeper.state.loaded)
+        self._is_again = job.keeper.state.load_begun
+        self._collections = {c.uuid.hex(): c for c in job.catalogue}
+        self._budget = ByteBudget(job.tuning.budget_bytes)
+        self._changed = False
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Load, record progress on the way, and prove the counts."""
+        units = plan_units(self._job)
+        tally = self._job.tally
+        tally.documents_total = sum(unit.documents for unit in units)
+        tally.bytes_total = sum(s.length for u in units for _, found in u.parts for s in found)
+        remaining = iter([unit for unit in units if unit.number not in self._done])
+        for unit in units:
+            if unit.number in self._done:
+                self._count(unit)
+        if not self._is_again:
+            await self._job.keeper.save(load_begun=True)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_recording())
+            async with asyncio.TaskGroup() as loaders:
+                for _ in range(self._job.tuning.loaders):
+                    loaders.create_task(self._load_each(remaining))
+            self._ended.set()
+        await self._record()
+        await self._prove_counts(units)
+
+    def _count(self, unit: Unit) -> None:
+        tally = self._job.tally
+        tally.documents_done += unit.documents
+        tally.bytes_done += sum(s.length for _, found in unit.parts for s in found)
+
+    async def _load_each(self, units: Iterator[Unit]) -> None:
+        for unit in units:
+            if unit.capped is not None:
+                await self._empty(unit.capped)
+            for item, segments in unit.parts:
+                async with self._budget.take(item.size_bytes + _WORKING_BYTES):
+                    await self._load(item, segments)
+            self._done.add(unit.number)
+            self._changed = True
+            await fault_point("restore.chunk_loaded")
+
+    async def _load(self, item: ChunkObject, segments: tuple[Segment, ...]) -> None:
+        async for segment, data in pieces(self._job.storage, item, segments):
+            collection = self._collections[segment.uuid]
+            if split(collection.ns)[1] == VIEWS:
+                await self._load_views(collection, data)
+                continue
+            for batch in cut(data):
+                self._job.check()
+                await insert(
+                    self._job.node,
+                    collection.target_ns,
+                    batch,
+                    is_ordered=collection.is_capped,
+                    may_exist=self._is_again,
+                )
+                self._job.tally.documents_done += len(batch)
+            self._job.tally.bytes_done += len(data)
+
+    async def _load_views(self, collection: Collection, data: bytes) -> None:
+        """`system.views` takes no plain inserts, and a selective restore not every document."""
+        operations: list[RawDocument] = []
+        for start, end in documents(data):
+            raw: bytes | None = data[start:end]
+            if collection.is_filtered:
+                view = self._job.scope.view(bson.decode(data[start:end]))
+                raw = None if view is None else bson.encode(view)
+            if raw is not None:
+                operations.append(inserting(collection.target_ns, raw))
+        self._job.check()
+        if operations:
+            await apply_writes(self._job.node, operations, is_lenient=True)
+        self._job.tally.documents_done += len(operations)
+        self._job.tally.bytes_done += len(data)
+
+    async def _empty(self, collection: Collection) -> None:
+        if not self._is_again:
+            return
+        self._job.check()
+        told = {"emptycapped": split(collection.target_ns)[1]}
+        await apply_commands(
+            self._job.node, [operation(collection.target_ns, collection.target_uuid, told)]
+        )
+
+    async def _keep_recording(self) -> None:
+        while not await is_over(self._ended, CHECKPOINT_EVERY_S):
+            await self._record()
+
+    async def _record(self) -> None:
+        if not self._changed:
+            return
+        self._changed = False
+        loaded = str(self._done)
+        await self._job.committed()
+        self._job.check()
+        await self._job.keeper.save(loaded=loaded)
+        await fault_point("restore.checkpoint")
+
+    async def _prove_counts(self, units: list[Unit]) -> None:
+        """As many documents are there as the manifest says. Raises `RestoreFailed`."""
+        expected: dict[str, int] = defaultdict(int)
+        for unit in units:
+            for _, segments in unit.parts:
+                for segment in segments:
+                    expected[segment.uuid] += segment.count
+        remaining = iter(
+            [
+                (self._collections[uuid], wanted)
+                for uuid, wanted in expected.items()
+                if not self._collections[uuid].is_capped and not self._collections[uuid].is_filtered
+            ]
+        )
+
+        async def prove() -> None:
+            for collection, wanted in remaining:
+                found = await count(self._job.node, collection.target_ns)
+                if found != wanted:
+                    raise RestoreFailed(
+                        f"{collection.target_ns} holds {found} documents after loading and should "
+                        f"hold {wanted}",
+                        hint="keep others from writing to the target, and run the restore again",
+                    )
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_COUNTERS):
+                group.create_task(prove())
+
+
+async def names_by_uuid(job: Job) -> dict[bytes, str]:
+    """The target's collections as they are now."""
+    return {present.uuid: present.ns for present in await collections(job.node)}

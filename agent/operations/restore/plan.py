@@ -1,0 +1,139 @@
+"""What a restore is going to do: the backup, whose share goes where, the slices, the moment."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from agent.archive.layout import FORMAT_VERSION, backup_key, backup_name_of
+from agent.archive.manifest import Manifest, SliceRef
+from agent.archive.objects import get_json
+from agent.errors import (
+    ConfigError,
+    IntegrityError,
+    NotFound,
+    ObjectNotFound,
+    Refused,
+    TargetNotCovered,
+    UnsupportedVersion,
+)
+from agent.storage.base import Storage, get_bytes
+from agent.wire.backups import Backup, ReplsetPart
+from agent.wire.optime import OpTime
+
+_NEAREST: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One replica set's share of a restore."""
+
+    backup: Backup
+    share: ReplsetPart
+    manifest: Manifest
+    slices: tuple[SliceRef, ...]
+    until: OpTime
+    """Inclusive."""
+
+
+async def read_backup(storage: Storage, name: str) -> Backup:
+    """A published backup, from storage. Raises `NotFound` with the nearest names."""
+    try:
+        data = await get_bytes(storage, backup_key(name))
+    except ObjectNotFound:
+        names = [found async for found in _names(storage)]
+        near = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.5)
+        near = near or sorted(names)[-_NEAREST:]
+        hint = f"nearest: {', '.join(near)}" if near else "there is no backup at all"
+        raise NotFound(f"no backup named {name!r} at {storage.address}", hint=hint) from None
+    try:
+        backup = Backup.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{backup_key(name)} cannot be read: {error}") from error
+    if backup.format_version > FORMAT_VERSION:
+        raise UnsupportedVersion(
+            f"the backup {name} has format version {backup.format_version}, and this agent knows "
+            f"up to {FORMAT_VERSION}"
+        )
+    return backup
+
+
+async def _names(storage: Storage) -> AsyncIterator[str]:
+    async for item in storage.list("backups/"):
+        name = backup_name_of(item.key)
+        if name is not None:
+            yield name
+
+
+async def read_manifest(storage: Storage, share: ReplsetPart) -> Manifest:
+    """One replica set's manifest, proven by its digest. Raises `IntegrityError`."""
+    text = await get_json(storage, share.manifest_key, sha256=share.manifest_sha256)
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise IntegrityError(f"{share.manifest_key} cannot be read: {error}") from error
+    if manifest.format_version > FORMAT_VERSION:
+        raise UnsupportedVersion(
+            f"{share.manifest_key} has format version {manifest.format_version}, and this agent "
+            f"knows up to {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def assign(
+    backup: Backup, targets: Sequence[str], remapping: Mapping[str, str]
+) -> dict[str, ReplsetPart]:
+    """Whose share goes to which replica set: `{target: share}`. Same names unless remapped.
+
+    Raises `Refused` with the flag to give, `ConfigError` for a remapping that means nothing.
+    """
+    sources = {share.replset: share for share in backup.replsets}
+    unknown = sorted(set(remapping) - set(sources))
+    if unknown:
+        raise ConfigError(
+            f"the backup {backup.id} holds no replica set {unknown[0]}",
+            hint=f"it holds {', '.join(sorted(sources))}",
+        )
+    found: dict[str, ReplsetPart] = {}
+    for source, share in sources.items():
+        target = remapping.get(source, source)
+        if target not in targets:
+            raise Refused(
+                f"the backup {backup.id} is of replica set {source}, and there is no {target} here",
+                hint=f"add --replset-remapping {_best(targets, sources)}={source}",
+            )
+        if target in found:
+            raise ConfigError(f"two replica sets would be restored to {target}")
+        found[target] = share
+    return found
+
+
+def _best(targets: Sequence[str], sources: Mapping[str, ReplsetPart]) -> str:
+    return next((target for target in targets if target not in sources), targets[0])
+
+
+def chosen_slices(
+    manifest: Manifest, wanted: OpTime | None, further: Sequence[SliceRef] = ()
+) -> tuple[tuple[SliceRef, ...], OpTime]:
+    """The slices to replay and the moment to reach. `further` are slices that continue those of
+    the backup. Raises `TargetNotCovered`."""
+    until = manifest.last_write if wanted is None else wanted
+    if until < manifest.read_end:
+        raise TargetNotCovered(
+            f"the backup {manifest.backup} was read until {manifest.read_end}, and nothing before "
+            "that can be restored from it",
+            hint="choose an earlier backup",
+        )
+    slices = (*manifest.slices, *further)
+    covered = max((manifest.last_write, *(s.end for s in slices)))
+    if until > covered:
+        raise TargetNotCovered(
+            f"the backup {manifest.backup} and the slices after it reach {covered}, not {until}",
+            hint="'ctl list' shows what is covered",
+        )
+    needed = tuple(s for s in slices if s.start < until)
+    return needed, until

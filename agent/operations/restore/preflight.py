@@ -1,0 +1,144 @@
+"""Everything a restore needs is proven before anything on the target is touched (I9).
+
+Every object that will be read is read now, whole, and compared with its digest; every slice must
+continue the one before it, from before the first document was read up to the wanted moment; every
+command in them must be one that this version can replay. What fails is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from agent.archive.codec import in_thread
+from agent.archive.manifest import ChunkObject, Manifest, SliceRef
+from agent.errors import IntegrityError, ObjectNotFound, Refused
+from agent.operations.restore.plan import Plan
+from agent.replay.commands import KNOWN
+from agent.replay.scope import Scope
+from agent.storage.base import Storage
+
+READERS: Final = 4
+_BLOCK: Final = 1 << 20
+
+Item = ChunkObject | SliceRef
+
+
+def wanted_objects(manifest: Manifest, scope: Scope) -> list[ChunkObject]:
+    """The chunk objects that hold something of the scope."""
+    wanted = {
+        entry.uuid
+        for entry in manifest.catalogue
+        if scope.wants(bytes.fromhex(entry.uuid), entry.ns)
+    } - set(manifest.dropped)
+    return [item for item in manifest.objects if any(s.uuid in wanted for s in item.segments)]
+
+
+def check_slices(plan: Plan) -> None:
+    """The slices link from `first_write` to the wanted moment. Raises `IntegrityError`."""
+    manifest, slices = plan.manifest, plan.slices
+    reached = slices[0].start if slices else manifest.first_write
+    if reached > manifest.first_write:
+        raise IntegrityError(
+            f"the slices begin at {reached}, after the first write {manifest.first_write}"
+        )
+    previous: SliceRef | None = None
+    for item in slices:
+        if previous is not None and (
+            item.start != previous.end or item.previous_sha256 != previous.sha256
+        ):
+            raise IntegrityError(f"{item.key} does not continue {previous.key}")
+        previous = item
+        reached = item.end
+    if max(reached, manifest.last_write) < plan.until:
+        raise IntegrityError(f"the slices end at {reached}, before {plan.until}")
+
+
+def check_commands(slices: Iterable[SliceRef]) -> None:
+    """Every command is known. Raises `Refused`."""
+    for item in slices:
+        unknown = sorted(set(item.commands) - KNOWN)
+        if unknown:
+            raise Refused(
+                f"{item.key} holds the command {unknown[0]}, which this version cannot replay",
+                hint="upgrade the agents, or restore to a moment before it",
+            )
+
+
+def check_versions(plan: Plan, version: str, fcv: str) -> list[str]:
+    """The target is no older than the backup; answers what is worth a warning. Raises
+    `Refused`."""
+    backup = plan.backup
+    source, target = _numbers(backup.fcv), _numbers(fcv)
+    if target < source:
+        raise Refused(
+            f"the backup is of feature compatibility version {backup.fcv}, and the target has "
+            f"{fcv}",
+            hint="restore to the same or a newer version of MongoDB",
+        )
+    if target > source:
+        return [f"the backup is of MongoDB {backup.mongodb_version}, the target runs {version}"]
+    return []
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+async def prove_objects(
+    storage: Storage, items: Sequence[Item], on_proven: Callable[[Item], None]
+) -> None:
+    """Read every object and compare it with its digest. Raises `IntegrityError` naming one."""
+    remaining = iter(items)
+
+    async def prove() -> None:
+        for item in remaining:
+            await _prove(storage, item)
+            on_proven(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(READERS):
+            group.create_task(prove())
+
+
+async def _prove(storage: Storage, item: Item) -> None:
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        async with storage.get(item.key) as source:
+            async for block in source:
+                size += len(block)
+                await in_thread(digest.update, block)
+    except ObjectNotFound as error:
+        raise IntegrityError(f"{item.key} is missing from {storage.address}") from error
+    _check_size(storage, item, size)
+    if digest.hexdigest() != item.sha256:
+        raise IntegrityError(
+            f"{item.key} on {storage.address} is not what was written: its digest differs"
+        )
+
+
+async def find_objects(storage: Storage, items: Sequence[Item]) -> None:
+    """Every object is there with its size. Raises `IntegrityError` naming one."""
+    remaining = iter(items)
+
+    async def find() -> None:
+        for item in remaining:
+            try:
+                found = await storage.stat(item.key)
+            except ObjectNotFound as error:
+                raise IntegrityError(f"{item.key} is missing from {storage.address}") from error
+            _check_size(storage, item, found.size_bytes)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(READERS):
+            group.create_task(find())
+
+
+def _check_size(storage: Storage, item: Item, size: int) -> None:
+    if size != item.size_bytes:
+        raise IntegrityError(
+            f"{item.key} on {storage.address} has {size} bytes and should have {item.size_bytes}"
+        )

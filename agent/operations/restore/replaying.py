@@ -1,0 +1,215 @@
+"""Replaying slices onto the target.
+
+    reader ── slices, one ahead ──▶ interpreter ──▶ lanes ──▶ applyOps
+                                        └── barriers: all lanes empty, command, go on
+
+Each write goes to the lane that its document's `_id` says, so that writes to one document keep
+their order while different documents are written at the same time. Every few seconds all lanes are
+drained: up to there everything is on the target, and as soon as a majority has it, that place is
+recorded as the checkpoint from which another worker would go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from agent.archive.manifest import SliceRef
+from agent.errors import RestoreFailed
+from agent.faults import fault_point
+from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.operations import apply_commands, apply_writes
+from agent.mongo.apply.target import collections, find_all
+from agent.mongo.translate import CommandFailed
+from agent.operations.restore.creating import marking
+from agent.operations.restore.job import MARKER, Job, is_over
+from agent.operations.restore.loading import names_by_uuid
+from agent.operations.restore.reading import slice_entries
+from agent.operations.restore.state import Stage
+from agent.operations.restore.wiping import drop_views
+from agent.pipeline.channel import Channel
+from agent.replay.commands import Command, Effect
+from agent.replay.interpreter import Barrier, Interpreter, Span
+from agent.replay.resumption import Resumption
+from agent.replay.transactions import Transactions
+from agent.wire.optime import ZERO, OpTime
+
+BATCH_OPERATIONS: Final = 1000
+BATCH_BYTES: Final = 4 << 20
+CHECKPOINT_EVERY_S: Final = 3.0
+RECORD_EVERY_S: Final = 1.0
+
+
+class Lane:
+    """Operations that are carried out in their order, in batches. `run` is its applier."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._queue: asyncio.Queue[tuple[list[RawDocument], bool] | None] = asyncio.Queue(maxsize=1)
+        self._operations: list[RawDocument] = []
+        self._bytes = 0
+        self._is_lenient = False
+
+    def add(self, operation: bytes, is_lenient: bool) -> bool:
+        """Take in an operation; whether the batch is full and must be sent."""
+        self._operations.append(RawDocument(operation))
+        self._bytes += len(operation)
+        if is_lenient:
+            self._is_lenient = True
+        return len(self._operations) >= BATCH_OPERATIONS or self._bytes >= BATCH_BYTES
+
+    async def send(self) -> None:
+        """Hand the batch to the applier; waits while it is behind."""
+        if self._operations:
+            await self._queue.put((self._operations, self._is_lenient))
+            self._operations, self._bytes, self._is_lenient = [], 0, False
+
+    async def drain(self) -> None:
+        """Wait until everything is carried out."""
+        await self._queue.join()
+
+    async def close(self) -> None:
+        """Nothing more will come."""
+        await self._queue.put(None)
+
+    async def run(self) -> None:
+        """Carry out batches until closed."""
+        while (batch := await self._queue.get()) is not None:
+            operations, is_lenient = batch
+            self._job.check()
+            await apply_writes(self._job.node, operations, is_lenient=is_lenient)
+            self._queue.task_done()
+
+
+class Replayer:
+    """Applies slices to the target, from the recorded checkpoint on."""
+
+    def __init__(self, job: Job, slices: Sequence[SliceRef], interpreter: Interpreter) -> None:
+        self._job = job
+        self._slices = slices
+        self._interpreter = interpreter
+        self._lanes = [Lane(job) for _ in range(job.tuning.appliers)]
+        self._reached: OpTime | None = None
+        """Everything up to it is on this node, and not recorded yet."""
+        self._drained_at = job.clock.monotonic()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Replay everything. Raises what applying raises; progress is recorded on the way."""
+        slices: Channel[list[bytes]] = Channel(1)
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.run())
+            group.create_task(self._keep_recording())
+            group.create_task(self._read(slices))
+            async for frames in slices:
+                if not self._interpreter.is_done:
+                    await self._replay(frames)
+            self._job.keeper.warn(*self._interpreter.finish())
+            await self._drain()
+            for lane in self._lanes:
+                await lane.close()
+            self._ended.set()
+
+    async def _read(self, slices: Channel[list[bytes]]) -> None:
+        for item in self._slices:
+            await slices.put(await slice_entries(self._job.storage, item))
+        await slices.close()
+
+    async def _replay(self, frames: list[bytes]) -> None:
+        lanes, ways = self._lanes, len(self._lanes)
+        for frame in frames:
+            for item in self._interpreter.interpret(frame):
+                if isinstance(item, Barrier):
+                    await self._drain()
+                    await self._carry_out(item)
+                    continue
+                route, operation, is_lenient = item
+                lane = lanes[route % ways]
+                if lane.add(operation, is_lenient):
+                    await lane.send()
+                    await asyncio.sleep(0)
+            self._job.tally.bytes_done += len(frame)
+            if self._job.clock.monotonic() - self._drained_at > CHECKPOINT_EVERY_S:
+                await self._drain()
+                self._reached = OpTime.unpack(self._interpreter.position)
+            await asyncio.sleep(0)
+
+    async def _drain(self) -> None:
+        for lane in self._lanes:
+            await lane.send()
+        for lane in self._lanes:
+            await lane.drain()
+        self._drained_at = self._job.clock.monotonic()
+
+    async def _carry_out(self, barrier: Barrier) -> None:
+        """Carry out commands, and note on the target that they are done."""
+        self._job.check()
+        try:
+            for command in barrier.commands:
+                if command.effect is Effect.DROP_VIEWS:
+                    await self._drop_views(command)
+            told = [c.document for c in barrier.commands if c.effect is not Effect.DROP_VIEWS]
+            await apply_commands(
+                self._job.node, [*told, marking(self._job.op_id, barrier.position)]
+            )
+        except CommandFailed as error:
+            names = ", ".join(f"{c.effect} of {c.target_ns}" for c in barrier.commands)
+            raise RestoreFailed(
+                f"the target refuses the {names}, as the oplog has it at "
+                f"{OpTime.unpack(barrier.position)}: {error.message}"
+            ) from error
+
+    async def _drop_views(self, command: Command) -> None:
+        for present in await collections(self._job.node):
+            if present.uuid == command.target_uuid:
+                await drop_views(self._job, present)
+
+    async def _keep_recording(self) -> None:
+        while not await is_over(self._ended, RECORD_EVERY_S):
+            reached, self._reached = self._reached, None
+            if reached is not None:
+                await self._job.committed()
+                self._job.check()
+                await self._job.keeper.save(
+                    checkpoint=reached,
+                    applied=self._interpreter.applied,
+                    skipped=self._interpreter.skipped,
+                )
+                await fault_point("restore.checkpoint")
+
+
+async def replay(job: Job) -> None:
+    """Bring the target to the wanted moment. Where that is done already, only the catalogue is
+    rebuilt, without touching the target."""
+    state = job.keeper.state
+    is_done = state.stage.is_past(Stage.REPLAYED)
+    applied_until = job.plan.until if is_done else state.checkpoint or ZERO
+    resumption = None
+    if not is_done:
+        if state.replay_begun:
+            resumption = Resumption(job.catalogue, await names_by_uuid(job), await _marker(job))
+        else:
+            await job.keeper.save(replay_begun=True)
+    interpreter = Interpreter(
+        job.catalogue,
+        Span(job.plan.manifest.catalogue_at.pack(), job.plan.until.pack(), applied_until.pack()),
+        transactions=Transactions(),
+        resumption=resumption,
+    )
+    job.tally.bytes_total += sum(item.plain_bytes for item in job.plan.slices)
+    await Replayer(job, job.plan.slices, interpreter).run()
+    if is_done:
+        job.catalogue.settle()
+    else:
+        job.keeper.note(
+            applied=state.applied + interpreter.applied,
+            skipped=state.skipped + interpreter.skipped,
+        )
+
+
+async def _marker(job: Job) -> int:
+    """The packed OpTime of the last entry whose commands are known to be carried out."""
+    found = [one for one in await find_all(job.node, MARKER) if one["_id"] == job.op_id]
+    return int(found[0]["at"]) if found else 0

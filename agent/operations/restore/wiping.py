@@ -1,0 +1,77 @@
+"""Making room on the target.
+
+A full restore leaves nothing of the target but what belongs to the server and to Tidelog; a
+selective one drops the collections and views that bear a wanted name. Both also clear what an
+earlier restore left behind that did not end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from agent.faults import fault_point
+from agent.mongo.apply.operations import apply_commands
+from agent.mongo.apply.target import (
+    Present,
+    collections,
+    databases,
+    drop_database,
+    dropping,
+    find_all,
+)
+from agent.operations.restore.job import Job
+from agent.replay.scope import VIEWS, Scope
+from agent.wire.namespaces import TEMPORARY, USERS_AND_ROLES, is_archived, split
+
+_KEPT: Final = frozenset({"admin", "config", "local"})
+
+
+def going(present: Sequence[Present], scope: Scope) -> list[Present]:
+    """The collections of the target that a restore drops, in order of their names."""
+    if scope.is_full:
+        found = [p for p in present if is_archived(p.ns) and p.ns not in USERS_AND_ROLES]
+    else:
+        found = [p for p in present if scope.replaces(p.ns) and split(p.ns)[1] != VIEWS]
+    left_behind = [p for p in present if split(p.ns)[1].startswith(TEMPORARY)]
+    return sorted({p.uuid: p for p in (*found, *left_behind)}.values(), key=lambda p: p.ns)
+
+
+async def wipe(job: Job) -> None:
+    """Drop what gives way to the restore. May be repeated."""
+    present = await collections(job.node)
+    gone = going(present, job.scope)
+    await fault_point("restore.before_drop")
+    if job.scope.is_full:
+        for database in databases(gone):
+            if database not in _KEPT:
+                job.check()
+                await drop_database(job.node, database)
+    await _drop_each(job, [p for p in gone if not job.scope.is_full or _is_kept(p)])
+    if not job.scope.is_full:
+        for views in (p for p in present if split(p.ns)[1] == VIEWS):
+            await drop_views(job, views)
+    await fault_point("restore.dropped")
+
+
+def _is_kept(present: Present) -> bool:
+    return split(present.ns)[0] in _KEPT
+
+
+async def _drop_each(job: Job, gone: Sequence[Present]) -> None:
+    for one in gone:
+        job.check()
+        await apply_commands(job.node, [dropping(one)])
+
+
+async def drop_views(job: Job, views: Present) -> None:
+    """Remove the wanted views from a `system.views` of the target."""
+    names = [document["_id"] for document in await find_all(job.node, views.ns)]
+    removals = [
+        {"op": "d", "ns": views.ns, "o": {"_id": name}}
+        for name in names
+        if isinstance(name, str) and job.scope.replaces(name)
+    ]
+    if removals:
+        job.check()
+        await apply_commands(job.node, removals)

@@ -1,0 +1,236 @@
+"""One replica set's restore, stage by stage, each recorded when it is done.
+
+checked    every object proven, nothing touched yet
+wiped      what gives way is gone            (a repeated wipe does no harm)
+created    the base's collections, empty     (creating again passes over what is there)
+loaded     chunks, with a bitmap of those that are done
+replayed   slices, with a checkpoint
+indexed    indexes and the options held back
+merged     users and roles
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from agent.errors import NodeUnavailable, Transient, root_cause
+from agent.faults import fault_point
+from agent.mongo.apply.target import collections
+from agent.operations.context import PartContext
+from agent.operations.restore.catalogue import base_catalogue
+from agent.operations.restore.creating import create_all
+from agent.operations.restore.finishing import (
+    build_indexes,
+    clean_up,
+    merge_principals,
+    prove_structure,
+    set_expiry,
+)
+from agent.operations.restore.job import Job, Tally, Tuning, is_over
+from agent.operations.restore.loading import Loader
+from agent.operations.restore.plan import Plan
+from agent.operations.restore.preflight import (
+    Item,
+    check_commands,
+    check_slices,
+    check_versions,
+    prove_objects,
+    wanted_objects,
+)
+from agent.operations.restore.replaying import replay
+from agent.operations.restore.selecting import resolve, scope_of
+from agent.operations.restore.state import Stage, State, StateKeeper
+from agent.operations.restore.wiping import wipe
+from agent.replay.scope import VIEWS, Scope
+from agent.storage.base import Storage
+from agent.wire.namespaces import split
+from agent.wire.specs import RestoreSpec
+
+REPORT_EVERY_S: Final = 1.0
+DEFAULT_LOADERS: Final = 3
+APPLIERS: Final = 2
+BUILDERS: Final = 2
+
+
+class RestoreWork:
+    """Carries one part out, from whatever stage is recorded."""
+
+    def __init__(self, part: PartContext, storage: Storage, spec: RestoreSpec, plan: Plan) -> None:
+        self._part = part
+        self._storage = storage
+        self._spec = spec
+        self._plan = plan
+        self._tally = Tally()
+        self._ended = asyncio.Event()
+        found = part.operation.part(part.replset)
+        recorded = found.result.get("state", {}) if found is not None else {}
+        self._keeper = StateKeeper(
+            State.from_document(recorded),
+            record=part.record,
+            storage=storage,
+            clock=part.services.clock,
+            name=part.operation.name,
+            replset=part.replset,
+            epoch=part.lease.epoch,
+        )
+        self._indexes = 0
+
+    async def run(self) -> dict[str, Any]:
+        """Restore; answers the report. Raises the cause where several tasks fail."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_reporting())
+                report = await self._restore()
+                self._ended.set()
+        except BaseExceptionGroup as errors:
+            cause = root_cause(errors)
+            raise cause from cause.__cause__
+        return report
+
+    async def _keep_reporting(self) -> None:
+        while not await is_over(self._ended, REPORT_EVERY_S):
+            try:
+                await self._part.refresh()
+                await self._part.report(self._tally.progress())
+            except Transient:
+                # That the control database cannot be reached now is no reason to stop; losing the
+                # lease is, and the lease says so itself.
+                continue
+
+    async def _restore(self) -> dict[str, Any]:
+        await self._check_primary()
+        scope = await resolve(self._storage, self._plan, scope_of(self._spec, self._plan.backup))
+        if not self._keeper.state.stage.is_past(Stage.CHECKED):
+            await self._stage("check", Stage.CHECKED, lambda: self._check(scope))
+        job = await self._job(scope)
+        await self._stage("wipe", Stage.WIPED, lambda: self._wipe(job))
+        await self._stage("create", Stage.CREATED, lambda: create_all(job))
+        await self._stage("load", Stage.LOADED, Loader(job).run)
+        await self._replay(job)
+        await self._stage("build indexes", Stage.INDEXED, lambda: self._finish(job))
+        await self._stage("merge users", Stage.MERGED, lambda: merge_principals(job))
+        await clean_up(job)
+        await job.committed()
+        return self._report(job)
+
+    async def _stage(self, name: str, stage: Stage, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a stage and record it, unless it is recorded already."""
+        if self._keeper.state.stage.is_past(stage):
+            return
+        clock = self._part.services.clock
+        self._tally.stage = name
+        started = clock.monotonic()
+        self._part.lease.check()
+        await work()
+        seconds = {**self._keeper.state.seconds, name: round(clock.monotonic() - started, 3)}
+        await self._keeper.save(is_milestone=True, stage=stage, seconds=seconds)
+        self._part.log.info("restore.stage_done", stage=name, duration_s=seconds[name])
+
+    async def _replay(self, job: Job) -> None:
+        if self._keeper.state.stage.is_past(Stage.REPLAYED):
+            await replay(job)
+        else:
+            await self._stage("replay", Stage.REPLAYED, lambda: self._replay_and_commit(job))
+
+    async def _replay_and_commit(self, job: Job) -> None:
+        await replay(job)
+        await job.committed()
+        await fault_point("restore.replayed")
+
+    async def _check_primary(self) -> None:
+        hello = await self._part.services.node.hello()
+        if not hello.is_primary:
+            raise NodeUnavailable(f"{hello.host} is not primary any more")
+
+    async def _check(self, scope: Scope) -> None:
+        plan, node = self._plan, self._part.services.node
+        check_slices(plan)
+        check_commands(plan.slices)
+        self._keeper.warn(*check_versions(plan, node.mongodb_version, node.fcv))
+        items: list[Item] = [*wanted_objects(plan.manifest, scope), *plan.slices]
+        self._tally.bytes_total = sum(item.size_bytes for item in items)
+        await prove_objects(self._storage, items, self._proven)
+        self._tally.bytes_total = self._tally.bytes_done = 0
+        if not scope.is_full:
+            await self._choose_uuids(scope)
+
+    def _proven(self, item: Item) -> None:
+        self._tally.bytes_done += item.size_bytes
+
+    async def _choose_uuids(self, scope: Scope) -> None:
+        """New UUIDs where an original one belongs to something that stays on the target, or where
+        what is restored stands beside its original."""
+        catalogue = base_catalogue(self._plan.manifest, scope)
+        wanted = {collection.uuid for collection in catalogue}
+        present = await collections(self._part.services.node)
+        taken = any(p.uuid in wanted and not scope.replaces(p.ns) for p in present)
+        if taken or scope.renaming is not None:
+            self._keeper.note(fresh_seed=self._part.operation.id)
+
+    async def _job(self, scope: Scope) -> Job:
+        node = self._part.services.node
+        if not scope.is_full:
+            views = {
+                split(present.ns)[0]: present.uuid
+                for present in await collections(node)
+                if split(present.ns)[1] == VIEWS
+            }
+            seed = self._keeper.state.fresh_seed
+            scope = replace(scope, fresh_seed=seed, views_on_target=views)
+        return Job(
+            op_id=self._part.operation.id,
+            node=node,
+            storage=self._storage,
+            clock=self._part.services.clock,
+            plan=self._plan,
+            tuning=self._tuning(),
+            keeper=self._keeper,
+            check=self._part.lease.check,
+            scope=scope,
+            catalogue=base_catalogue(self._plan.manifest, scope),
+            tally=self._tally,
+        )
+
+    def _tuning(self) -> Tuning:
+        spec, settings = self._spec, self._part.settings.restore
+        chosen = (
+            spec.num_parallel_collections or settings.num_parallel_collections or 0,
+            spec.num_insertion_workers or settings.num_insertion_workers or 0,
+        )
+        quorum = spec.index_commit_quorum
+        return Tuning(
+            loaders=max(chosen) or DEFAULT_LOADERS,
+            appliers=APPLIERS,
+            builders=BUILDERS,
+            budget_bytes=self._part.services.budget_bytes,
+            commit_quorum=settings.index_commit_quorum if quorum is None else quorum,
+        )
+
+    async def _wipe(self, job: Job) -> None:
+        # What comes after a restore is another timeline: nobody may go on with the old slices.
+        await self._part.services.runs.seal(self._part.replset)
+        await wipe(job)
+
+    async def _finish(self, job: Job) -> None:
+        self._indexes = await build_indexes(job)
+        await set_expiry(job)
+        await prove_structure(job)
+        await job.committed()
+
+    def _report(self, job: Job) -> dict[str, Any]:
+        state = self._keeper.state
+        return {
+            "restored_to": self._plan.until.to_json(),
+            "collections": len(job.catalogue),
+            "documents_loaded": self._plan.manifest.documents
+            if job.scope.is_full
+            else self._tally.documents_total,
+            "operations_applied": state.applied,
+            "operations_skipped": state.skipped,
+            "indexes_built": sum(len(c.indexes) for c in job.catalogue),
+            "duration_s": dict(state.seconds),
+            "warnings": list(state.warnings),
+        }
