@@ -30,7 +30,7 @@ def main() -> int:
     try:
         equal = Story(console, size_mb=options.size, seed=options.seed, keep=options.keep).tell()
     except (StepFailedError, AssertionError) as error:  # the latter: what a support class demands
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("interrupted", style="yellow")

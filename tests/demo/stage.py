@@ -37,7 +37,7 @@ class Stage:
 
     def note(self, text: str) -> None:
         """A remark on the step under way."""
-        self.console.print(f"    {escape(text)}", style="dim")
+        self.console.print(f"    {escape(text)}", style="dim", soft_wrap=True)
 
     def summary(self) -> None:
         """All steps with their times."""

@@ -56,7 +56,9 @@ class Story:
         finally:
             if self._keep:
                 REAPER.keep_directory(directory)
-                self._console.print(f"\nThe repository and the agents' logs are in {directory}")
+                self._console.print(
+                    f"\nThe repository and the agents' logs are in {directory}", soft_wrap=True
+                )
             else:
                 REAPER.remove_directory(directory)
         self._stage.summary()
@@ -152,7 +154,7 @@ class Story:
                 table.add_row(*_row(name, expected, found["databases"].get(name, {})))
         self._console.print(table)
         for line in differences[:_SHOWN_DIFFERENCES]:
-            self._console.print(f"    {line}", style="red", markup=False)
+            self._console.print(f"    {line}", style="red", markup=False, soft_wrap=True)
         return not differences
 
 
