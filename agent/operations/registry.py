@@ -5,11 +5,17 @@ from __future__ import annotations
 from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
 from agent.operations.deletion import DeleteBackupKind
+from agent.operations.restore.kind import RestoreKind
 from agent.operations.resync import ResyncKind
 from agent.wire.operations import Kind
 
 
 def all_kinds() -> dict[Kind, OperationKind]:
     """One object a kind."""
-    kinds: list[OperationKind] = [BackupKind(), DeleteBackupKind(), ResyncKind()]
+    kinds: list[OperationKind] = [
+        BackupKind(),
+        RestoreKind(),
+        DeleteBackupKind(),
+        ResyncKind(),
+    ]
     return {kind.kind: kind for kind in kinds}
