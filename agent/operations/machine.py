@@ -130,6 +130,10 @@ async def patiently(
         pause_s = min(pause_s * 2, _LONGEST_WRITE_RETRY_S)
 
 
+class _WorkDone(Exception):  # ends the group: the watch has nothing left to watch
+    """The work is done."""
+
+
 async def watched(
     work: Callable[[], Awaitable[T]],
     watch: Callable[[], Coroutine[Any, Any, None]],
@@ -139,21 +143,21 @@ async def watched(
 ) -> T:
     """Do the work while `watch` runs beside it; an error that `watch` raises cancels the work.
     Raises that error, the work's own, or `NodeUnavailable` when the time is over."""
+    results: list[T] = []
     try:
-        async with asyncio.timeout(within_s) as limit:
-            async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(watch(), name=f"watch {what}")
-                try:
-                    return await work()
-                finally:
-                    watcher.cancel()
+        async with asyncio.timeout(within_s) as limit, asyncio.TaskGroup() as group:
+            group.create_task(watch(), name=f"watch {what}")
+            results.append(await work())
+            raise _WorkDone
     except TimeoutError:
         if not limit.expired():
             raise
         raise NodeUnavailable(f"{what} took longer than {within_s:g} s") from None
     except BaseExceptionGroup as errors:
-        cause = root_cause(errors)
-        raise cause from cause.__cause__
+        if not results:
+            cause = root_cause(errors)
+            raise cause from cause.__cause__
+    return results[0]
 
 
 async def attempted(act: Callable[[], Awaitable[None]]) -> Exception | None:
