@@ -17,7 +17,7 @@ def main() -> int:
     """Tell the story; 0 only if what was restored equals what was backed up."""
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
     parser.add_argument(
-        "--size", type=int, default=120, metavar="MB", help="data to load (default: 120)"
+        "--size", type=int, default=64, metavar="MB", help="data to load (default: 64)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the writes (default: 1)")
     parser.add_argument(

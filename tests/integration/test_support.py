@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -127,6 +128,23 @@ def test_comparer_does_not_look_at_control_collections(one_node: ReplicaSet) -> 
     before = fingerprint(client)
     client.admin["tidelogOperations"].insert_one({"_id": 1})
     assert_same(before, fingerprint(client))
+
+
+def test_index_that_is_still_being_built_is_not_counted(one_node: ReplicaSet) -> None:
+    client = one_node.client()
+    _prepare(client)
+    before = fingerprint(client)
+    build = Thread(target=client["shop"]["plain"].create_index, args=("b",))
+    failpoint = {"configureFailPoint": "hangAfterStartingIndexBuild"}
+    client.admin.command({**failpoint, "mode": "alwaysOn"})
+    try:
+        build.start()
+        eventually(lambda: "b_1" in client["shop"]["plain"].index_information())
+        assert_same(before, fingerprint(client))
+    finally:
+        client.admin.command({**failpoint, "mode": "off"})
+        build.join(20)
+    assert diff(before, fingerprint(client)) == ["shop.plain: index b_1 only in the second"]
 
 
 def test_fingerprint_of_a_past_cluster_time_ignores_later_writes(one_node: ReplicaSet) -> None:

@@ -134,8 +134,7 @@ def _collection(
     if info["type"] != "collection":
         return described
     capped = bool(info["options"].get("capped"))
-    indexes = client[database].command({"listIndexes": name, "cursor": {"batchSize": 1_000}})
-    described["indexes"] = {spec["name"]: spec for spec in indexes["cursor"]["firstBatch"]}
+    described["indexes"] = _indexes(client, database, name)
     described["hash"] = hashes.get(name)
     if described["hash"] is None:
         described["hash"] = _own_hash(read_raw(client, database, name, at=None if capped else at))
@@ -145,6 +144,15 @@ def _collection(
         documents = read_raw(client, database, name, at=None if capped else at)
         described["documents"] = _up_to(documents, limit)
     return described
+
+
+def _indexes(
+    client: MongoClient[dict[str, Any]], database: str, name: str
+) -> dict[str, dict[str, Any]]:
+    # The server lists indexes that are still being built, too, and tells only when asked.
+    command = {"listIndexes": name, "includeBuildUUIDs": True, "cursor": {"batchSize": 1_000}}
+    listed = client[database].command(command)["cursor"]["firstBatch"]
+    return {spec["name"]: spec for spec in listed if "buildUUID" not in spec}
 
 
 def _own_hash(documents: Iterator[bytes], *, in_order: bool = False) -> str:
