@@ -276,7 +276,19 @@ def _client(uri: str, app_name: str, **options: Any) -> Client:
         "retryReads": True,
         "maxPoolSize": 24,
     }
-    return AsyncIOMotorClient(uri, **{**defaults, **options})
+    try:
+        return AsyncIOMotorClient(uri, **{**defaults, **options})
+    except OSError as error:
+        raise ConfigError(
+            f"the connection string names a file that cannot be read: {error.filename}"
+            f" ({error.strerror})",
+        ) from None
+    except ValueError:
+        # The driver's text repeats what it could not read, and that may be a secret.
+        raise ConfigError(
+            "the connection string is wrong: a host, port or option cannot be read",
+            hint="write mongodb://user:password@host:port/?options",
+        ) from None
 
 
 def _ms(seconds: float) -> int:

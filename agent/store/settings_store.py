@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
@@ -9,6 +11,7 @@ from agent.errors import Conflict
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, translated
 from agent.wire.collections import CONFIG
+from agent.wire.sealing import storable
 from agent.wire.settings import Settings
 
 SETTINGS_ID = "settings"
@@ -31,7 +34,8 @@ class SettingsStore:
 
     async def replace(self, settings: Settings, version: int) -> int:
         """Put new settings in place of those of `version`; answers the new version. Raises
-        `Conflict` when somebody else was first."""
+        `Conflict` when somebody else was first, and `ConfigError` for a secret in clear."""
+        storable(settings, None, secrets.token_bytes)
         change = {
             "settings": {"$literal": settings.to_document()},
             "version": {"$literal": version + 1},

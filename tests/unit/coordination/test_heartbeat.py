@@ -1,0 +1,228 @@
+"""One agent a node, and a heartbeat that tells what the node is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from agent.coordination.heartbeat import Condition, Heartbeat
+from agent.errors import Conflict, LeaseLost, NodeUnavailable, StoreUnavailable
+from agent.store.lease_store import LeaseStore
+from agent.store.node_registry import NodeRegistry
+from agent.wire.leases import TTL_S, Lease
+from agent.wire.nodes import NodeStatus, Role
+from tests.support.eventually import eventually_async
+from tests.support.manual_clock import ManualClock, settle
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeControl:
+    """Registry and lease store of one node, in the time of a manual clock."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.owner: str | None = None
+        self.epoch = 0
+        self.expires_s = 0.0
+        self.beats: list[NodeStatus] = []
+        self.said_goodbye: list[str] = []
+        self.unavailable = False
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("away")
+
+    def _lease(self) -> Lease:
+        return Lease(
+            id="node/rs0/a:1",
+            owner=self.owner,
+            epoch=self.epoch,
+            expires_at=START + timedelta(seconds=self.expires_s),
+            asked_at=self.clock.monotonic(),
+        )
+
+    def seize(self, owner: str) -> None:
+        self.owner, self.epoch = owner, self.epoch + 1
+        self.expires_s = self.clock.monotonic() + TTL_S
+
+    async def acquire(self, scope: str, owner: str, ttl_s: float = TTL_S) -> Lease | None:
+        self._check()
+        if self.owner is not None and self.expires_s > self.clock.monotonic():
+            return None
+        self.seize(owner)
+        return self._lease()
+
+    async def renew(self, lease: Lease, ttl_s: float = TTL_S) -> Lease:
+        self._check()
+        if (lease.owner, lease.epoch) != (self.owner, self.epoch):
+            raise LeaseLost(f"taken over by {self.owner}")
+        self.expires_s = self.clock.monotonic() + ttl_s
+        return self._lease()
+
+    async def release(self, lease: Lease) -> None:
+        self._check()
+        self.owner = None
+
+    async def read(self, scope: str) -> Lease | None:
+        self._check()
+        return self._lease()
+
+    async def heartbeat(self, status: NodeStatus) -> None:
+        self._check()
+        self.beats.append(status)
+
+    async def say_goodbye(self, node: str) -> None:
+        self._check()
+        self.said_goodbye.append(node)
+
+
+class FakeNode:
+    id = "rs0/a:1"
+    host = "a:1"
+    replset = "rs0"
+    mongodb_version = "6.0.5"
+    role = Role.SECONDARY
+    is_down = False
+
+    async def status(self) -> tuple[Role, float, str]:
+        if self.is_down:
+            raise NodeUnavailable("the node does not answer")
+        return self.role, 1.5, self.mongodb_version
+
+
+def heartbeat(control: FakeControl, node: FakeNode | None = None) -> Heartbeat:
+    return Heartbeat(
+        node or FakeNode(),
+        cast(NodeRegistry, control),
+        cast(LeaseStore, control),
+        control.clock,
+        Condition(features=("kind:backup",)),
+    )
+
+
+@asynccontextmanager
+async def running(beat: Heartbeat) -> AsyncIterator[asyncio.Task[BaseException | None]]:
+    async def run() -> BaseException | None:
+        try:
+            await beat.run(await beat.claim())
+        except Exception as error:
+            return error
+        return None
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run())
+        await settle()
+        yield task
+        task.cancel()
+
+
+async def test_a_heartbeat_tells_role_lag_and_features() -> None:
+    control = FakeControl(ManualClock())
+    async with running(heartbeat(control)):
+        beat = control.beats[0]
+    assert (beat.id, beat.role, beat.lag_s) == ("rs0/a:1", Role.SECONDARY, 1.5)
+    assert beat.features == ("kind:backup",)
+    assert beat.rss_bytes > 1 << 20
+
+
+async def test_what_changed_is_told_at_once() -> None:
+    control = FakeControl(ManualClock())
+    beat = heartbeat(control)
+    async with running(beat):
+        beat.condition.storage_error = "no space left"
+        beat.condition.changed.set()
+
+        async def told() -> bool:
+            return control.beats[-1].storage_error == "no space left"
+
+        await eventually_async(told, within_s=1.0)
+
+
+async def test_a_node_that_does_not_answer_is_told_as_down_with_the_reason() -> None:
+    control, node = FakeControl(ManualClock()), FakeNode()
+    node.is_down = True
+    async with running(heartbeat(control, node)):
+        assert control.beats[0].role is Role.DOWN
+        assert control.beats[0].errors == ("the node does not answer",)
+
+
+async def test_a_second_agent_is_refused_as_soon_as_the_first_renews() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    control.seize("the other one")
+    async with running(heartbeat(control)) as task:
+        await clock.advance(1.0)
+        assert not task.done(), "it may be dead: nobody has renewed yet"
+        control.expires_s += 3.0
+        await clock.advance(1.0)
+        assert isinstance(task.result(), Conflict)
+        assert "the other one" in str(task.result())
+
+
+async def test_the_lease_of_a_dead_agent_is_taken_when_it_lapses() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    control.seize("the dead one")
+    async with running(heartbeat(control)) as task:
+        await clock.advance(TTL_S + 1)
+        assert not task.done()
+        assert control.epoch == 2
+        assert control.beats
+
+
+async def test_an_agent_that_was_stopped_goes_on_if_nobody_has_its_node() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    async with running(heartbeat(control)) as task:
+        clock.jump(3 * TTL_S)
+        await clock.advance(TTL_S)
+        assert not task.done()
+        assert control.epoch == 2, "a new incarnation"
+
+
+async def test_an_agent_that_was_stopped_ends_if_another_has_its_node() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    async with running(heartbeat(control)) as task:
+        clock.jump(3 * TTL_S)
+        control.seize("the successor")
+        for _ in range(8):
+            await clock.advance(1.0)
+            control.expires_s = clock.monotonic() + TTL_S
+        assert isinstance(task.result(), Conflict)
+
+
+async def test_without_a_control_database_for_too_long_the_agent_ends() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    async with running(heartbeat(control)) as task:
+        control.unavailable = True
+        await clock.advance(50.0)
+        assert not task.done()
+        await clock.advance(20.0)
+        assert isinstance(task.result(), StoreUnavailable)
+
+
+async def test_a_short_absence_of_the_control_database_is_waited_out() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    async with running(heartbeat(control)) as task:
+        control.unavailable = True
+        await clock.advance(30.0)
+        control.unavailable = False
+        await clock.advance(2 * TTL_S)
+        assert not task.done()
+
+
+@pytest.mark.parametrize("unavailable", [False, True])
+async def test_goodbye_never_fails(unavailable: bool) -> None:
+    control = FakeControl(ManualClock())
+    control.unavailable = unavailable
+    await heartbeat(control).goodbye()
+    assert control.said_goodbye == ([] if unavailable else ["rs0/a:1"])

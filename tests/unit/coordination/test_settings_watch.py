@@ -1,0 +1,130 @@
+"""Settings followed: this node's priority, and whether the storage works from here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+
+from agent.coordination.heartbeat import Condition
+from agent.coordination.settings_watch import SettingsWatch, priority_of
+from agent.coordination.wakeup import Wakeup
+from agent.errors import StorageFull, StoreUnavailable
+from agent.store.settings_store import SettingsStore
+from agent.wire.settings import Settings, load_yaml
+from tests.support.manual_clock import ManualClock, settle
+
+STORAGE = "storage: {type: filesystem, filesystem: {path: /backups}}\n"
+
+
+class FakeSettings:
+    def __init__(self) -> None:
+        self.settings, self.version = Settings(), 0
+        self.unavailable = False
+
+    def put(self, text: str) -> None:
+        self.settings, self.version = load_yaml(text), self.version + 1
+
+    async def read(self) -> tuple[Settings, int]:
+        if self.unavailable:
+            raise StoreUnavailable("away")
+        return self.settings, self.version
+
+
+class Following:
+    def __init__(self) -> None:
+        self.store, self.clock, self.wakeup = FakeSettings(), ManualClock(), Wakeup(poll_s=60)
+        self.condition = Condition()
+        self.checks = 0
+        self.problem: Exception | None = None
+
+    async def check(self, settings: Settings) -> None:
+        self.checks += 1
+        if self.problem is not None:
+            raise self.problem
+
+    def told_error(self) -> str | None:
+        return self.condition.storage_error
+
+    async def look(self) -> None:
+        self.wakeup.wake()
+        await settle()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        watch = SettingsWatch(
+            cast(SettingsStore, self.store),
+            "h1:27017",
+            self.condition,
+            self.check,
+            self.wakeup,
+            self.clock,
+        )
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(watch.run())
+            await settle()
+            yield
+            task.cancel()
+
+
+async def test_new_settings_are_checked_once_and_told_with_their_version() -> None:
+    following = Following()
+    following.store.put(STORAGE)
+    async with following.running():
+        assert (following.condition.storage_settings_version, following.checks) == (1, 1)
+        assert following.condition.changed.is_set()
+        await following.look()
+        assert following.checks == 1
+        following.store.put(STORAGE + "backup: {priority: {h1:27017: 3}}")
+        await following.look()
+        assert (following.condition.storage_settings_version, following.checks) == (2, 2)
+        assert following.condition.priority == 3
+
+
+async def test_a_storage_that_fails_is_told_and_tried_again_sooner() -> None:
+    following = Following()
+    following.store.put(STORAGE)
+    following.problem = StorageFull("no space left on /backups")
+    async with following.running():
+        assert following.told_error() == "no space left on /backups"
+        following.problem = None
+        following.clock.now_s += 61
+        await following.look()
+        assert following.told_error() is None
+        following.clock.now_s += 61
+        await following.look()
+        assert following.checks == 2
+
+
+async def test_without_a_storage_there_is_nothing_to_check() -> None:
+    following = Following()
+    async with following.running():
+        assert following.checks == 0
+        assert following.condition.storage_settings_version == 0
+        assert following.condition.storage_error is None
+
+
+async def test_a_control_database_that_is_away_is_waited_for() -> None:
+    following = Following()
+    following.store.unavailable = True
+    async with following.running():
+        assert following.checks == 0
+        following.store.unavailable = False
+        await following.look()
+        assert following.condition.storage_settings_version == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "priority"),
+    [
+        ("", None),
+        ("backup: {priority: {h1:27017: 2.5}}", 2.5),
+        ("backup: {priority: {other:27017: 2.5}}", 1.0),
+    ],
+    ids=["nobody named", "named", "another named"],
+)
+def test_priority_as_pbm_means_it(text: str, priority: float | None) -> None:
+    assert priority_of("h1:27017", load_yaml(text)) == priority
