@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+
+import structlog
 
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
@@ -65,6 +68,8 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
             "no connection string is given",
             hint="add --mongodb-uri mongodb://user:password@host:port/ or set TIDELOG_MONGODB_URI",
         )
+    # What the store logs is for the agents' logs; here an error says what there is to say.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     control = await open_control(invocation.mongodb_uri, app_name=APP_NAME)
     try:
         await ensure_schema(control)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import ConfigError, Conflict
 from agent.wire import keys
+from agent.wire.sealing import KEY_FILE_VARIABLE, SealingKey, storable
 from agent.wire.settings import Settings, from_mapping
 from ctl.exit_codes import OperationFailed
 from ctl.storage_settings import wait_for_verdicts
@@ -50,10 +54,22 @@ async def apply_change(session: Session, change: Change) -> Settings:
     return after
 
 
+def sealing_key(environment: Mapping[str, str]) -> SealingKey | None:
+    """The key that secrets in clear are sealed with, if this host has one. Raises `ConfigError`."""
+    path = environment.get(KEY_FILE_VARIABLE)
+    if not path:
+        return None
+    try:
+        return SealingKey(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"{KEY_FILE_VARIABLE} cannot be read from {path}: {reason}") from error
+
+
 async def _replace(session: Session, change: Change) -> tuple[Settings, Settings, int]:
     for attempt in range(ATTEMPTS):
         before, version = await session.settings.read()
-        after = change(before)
+        after = storable(change(before), sealing_key(os.environ), secrets.token_bytes)
         try:
             version = await session.settings.replace(after, version)
         except Conflict:

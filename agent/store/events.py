@@ -51,11 +51,13 @@ class EventLog:
     async def follow(self, chosen: EventFilter | None = None) -> AsyncIterator[Event]:
         """Events from now on, for ever; a lost primary is waited for."""
         last: ObjectId | None = None
+        is_placed = False
         query = (chosen or EventFilter()).to_query()
         while True:
             try:
-                if last is None:
-                    last = await self._last_id()
+                if not is_placed:
+                    # Once: of an empty log `None` stays right, and the first event is not missed.
+                    last, is_placed = await self._last_id(), True
                 async with contextlib.aclosing(self._tail_from(query, last)) as found:
                     async for row in found:
                         last = row["_id"]

@@ -101,7 +101,7 @@ async def finished(session: Session, operation: Operation, path: str) -> Result:
     data = {
         **brief(operation),
         "profile": known.get("profile", "main"),
-        "storage_path": path,
+        "storage_path": known.get("storage_path", path),
         "first_write": known.get("first_write"),
         "last_write": known.get("last_write"),
         "size": known.get("size"),
@@ -114,6 +114,6 @@ async def finished(session: Session, operation: Operation, path: str) -> Result:
     if backup is not None:
         words += (
             f": {size(backup.size_bytes)} ({size(backup.size_uncompressed_bytes)} uncompressed)"
-            f" in {path}\nConsistent at {optime(backup.last_write)}"
+            f" in {known.get('storage_path', path)}\nConsistent at {optime(backup.last_write)}"
         )
     return Result(data, words)

@@ -107,6 +107,6 @@ def _replsets(
 
 
 def _collections(operation: Operation | None) -> dict[str, Any]:
-    """What the lead wrote into the result, per replica set; bounded by it."""
-    found = operation.result.get("collections") if operation is not None else None
-    return found if isinstance(found, dict) else {}
+    """What the workers wrote into the results of their parts; they bound it."""
+    parts = operation.parts if operation is not None else ()
+    return {part.replset: part.result.get("collections", []) for part in parts}

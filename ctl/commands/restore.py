@@ -114,4 +114,9 @@ def _summary(operation: Operation, backup: Backup, target: OpTime) -> str:
     if operation.finished_at is not None:
         took = (operation.finished_at - operation.requested_at).total_seconds()
         words += f" in {duration(took)}"
-    return f"{words}: backup {backup.id}, as of {optime(target)}"
+    words += f": backup {backup.id}, as of {optime(target)}"
+    for part in operation.parts:
+        words += "".join(
+            f"\nWarning: {part.replset}: {warning}" for warning in part.result.get("warnings", ())
+        )
+    return words

@@ -181,8 +181,7 @@ def test_a_published_backup_is_described(ctl: Ctl) -> None:
         operation(
             name=NEW,
             state=State.DONE,
-            parts=(part(state=State.DONE),),
-            result={"collections": {"rs0": rows}},
+            parts=(part(state=State.DONE, result={"collections": rows}),),
             settings={"storage": {"secret": "s3cret"}},
         )
     ]

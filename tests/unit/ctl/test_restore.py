@@ -166,6 +166,14 @@ def test_the_result_is_as_the_contract_has_it(stocked: Ctl) -> None:
     }
 
 
+def test_warnings_of_a_restore_are_shown(stocked: Ctl) -> None:
+    done = part(state=State.DONE, result={"warnings": ["FCV is 5.0 here, 6.0 in the backup"]})
+    stocked.world.becomes(2, state=State.DONE, parts=(done,))
+    outcome = stocked("restore", NEW, "-y", "--wait")
+    assert f"backup {NEW}, as of {NEW} (1772272800,3)" in outcome.out
+    assert "Warning: rs0: FCV is 5.0 here, 6.0 in the backup" in outcome.out
+
+
 def test_a_dry_run_waits_for_the_plan_and_asks_nothing(stocked: Ctl) -> None:
     plan = {"drop": ["shop.old"], "objects": 5}
     stocked.world.becomes(2, state=State.DONE, result={"plan": plan})
