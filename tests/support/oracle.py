@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
+from pymongo.errors import BulkWriteError
 
 from tests.support.compare import Fingerprint, fingerprint
 from tests.support.documents import RAW
@@ -122,11 +123,13 @@ class Oracle:
 
 
 def _insert(clone: MongoClient[dict[str, Any]], batch: list[Any]) -> None:
-    # Not `insert_many`: its error prints every document.
-    reply = clone.local.command({"insert": "oplog.rs", "documents": batch})
-    for error in reply.get("writeErrors", ()):
-        # An entry is larger than the document it is about, which is the most that may be inserted.
-        raise AssertionError(f"an oplog entry cannot be given to the clone: {error['errmsg']}")
+    try:
+        clone.local["oplog.rs"].insert_many(batch)
+    except BulkWriteError as error:
+        # Its own text holds every document. An entry is larger than the document it is about,
+        # and the largest document is the most that may be inserted.
+        message = error.details["writeErrors"][0]["errmsg"]
+        raise AssertionError(f"an oplog entry cannot be given to the clone: {message}") from None
 
 
 @contextmanager
