@@ -48,6 +48,8 @@ class Capabilities:
     max_object_bytes: int
     max_concurrency: int
     """Requests that may be under way at once."""
+    retries_put: bool = False
+    """A `put` that raises was tried as often as the settings say, part by part."""
 
 
 class Storage(Protocol):

@@ -22,6 +22,7 @@ from agent.storage.posix_root import Root
 from agent.storage.posix_tree import remove, sweep, walk
 from agent.storage.posix_writer import Writer
 from agent.storage.probe import probe
+from agent.storage.surroundings import Surroundings
 from agent.storage.threads import Threads
 from agent.wire.storage_settings import StorageSettings
 
@@ -36,7 +37,9 @@ STALE_TEMPORARY_S: Final = 24 * 3600.0
 SWEEP_AT_OPEN_S: Final = 2.0
 
 
-async def open_driver(settings: StorageSettings) -> Storage:
+async def open_driver(
+    settings: StorageSettings, surroundings: Surroundings | None = None
+) -> Storage:
     """What `agent.storage.registry` calls."""
     if settings.filesystem is None:
         raise ConfigError("the settings have no section storage.filesystem")

@@ -31,7 +31,7 @@ _LIST_BATCH: Final = 100
 class TokenBucket:
     """Bytes a second, in the order of asking; None is no limit. The rate may change any time.
 
-    A block is let through when the balance is positive and may overdraw it, so that a block of any
+    A block is let through when nothing is owed and may overdraw the balance, so that a block of any
     size passes; what comes next waits for it.
     """
 
@@ -63,7 +63,7 @@ class TokenBucket:
 
     def _wait_s(self) -> float:
         self._refill()
-        if self._bytes_per_s is None or self._balance >= 0:
+        if self._bytes_per_s is None or self._balance > -1:  # not >= 0: clocks and floats round
             return 0.0
         return -self._balance / self._bytes_per_s
 

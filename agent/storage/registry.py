@@ -2,13 +2,15 @@
 
 Outside in: observing → retrying → limiting → driver. The module of a driver is imported only when
 it is asked for, since its vendor's library is an extra that need not be installed. It offers
-`async def open_driver(settings: StorageSettings) -> Storage`; a further driver is one line here.
+`async def open_driver(settings: StorageSettings, surroundings: Surroundings | None = None)`; a
+further driver is one line here.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final, cast
 
@@ -18,9 +20,13 @@ from agent.storage.base import Storage
 from agent.storage.limiting import LimitingStorage, TokenBucket
 from agent.storage.observing import Observer, ObservingStorage, StorageCounters
 from agent.storage.retrying import RetryingStorage, RetryPolicy
+from agent.storage.surroundings import Surroundings, policy_of
 from agent.wire.storage_settings import StorageSettings
 
-OpenDriver = Callable[[StorageSettings], Awaitable[Storage]]
+OpenDriver = Callable[[StorageSettings, Surroundings], Awaitable[Storage]]
+
+CLOUD_POLICY: Final = RetryPolicy(max_attempts=10, base_delay_s=0.2)
+"""A storm that refuses a third of all requests must not end an upload of a thousand parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +36,14 @@ class Driver:
     module: str
     extra: str | None = None
     """What `pip install 'tidelog[…]'` has to name for it."""
+    policy: RetryPolicy | None = None
+    """How patient it is where the settings do not say."""
 
 
 DRIVERS: Final[Mapping[str, Driver]] = {
     "filesystem": Driver("agent.storage.filesystem"),
+    "s3": Driver("agent.storage.s3.driver", "s3", CLOUD_POLICY),
+    "minio": Driver("agent.storage.s3.driver", "s3", CLOUD_POLICY),
 }
 """`memory` is missing on purpose: what is in it is lost with the process."""
 
@@ -47,6 +57,10 @@ class StorageOptions:
     bucket: TokenBucket | None = None
     counters: StorageCounters | None = None
     log: Any = None
+    node: str = ""
+    """`host:port` of the node that the agent serves: it may have an endpoint of its own."""
+    environment: Mapping[str, str] | None = None
+    """That of the process unless it is given."""
 
 
 async def open_storage(
@@ -61,17 +75,29 @@ async def open_storage(
     Raises `ConfigError` for an unknown type or a driver that is not installed, and what the
     driver's `open` raises.
     """
-    open_driver = _driver(settings.type, drivers)
-    return wrap(await open_driver(settings), options, clock=clock)
+    open_driver, default_policy = _driver(settings.type, drivers)
+    chosen = options or StorageOptions()
+    if chosen.policy is None:
+        chosen = replace(chosen, policy=policy_of(settings.retryer, default_policy))
+    ticking = clock or SystemClock()
+    heard = _Heard()
+    driver = await open_driver(settings, _surroundings(chosen, ticking, heard))
+    return wrap(driver, chosen, clock=ticking, heard=heard)
 
 
 def wrap(
-    driver: Storage, options: StorageOptions | None = None, *, clock: Clock | None = None
+    driver: Storage,
+    options: StorageOptions | None = None,
+    *,
+    clock: Clock | None = None,
+    heard: _Heard | None = None,
 ) -> Storage:
     """A driver with all wrappers around it."""
     chosen = options or StorageOptions()
     ticking = clock or SystemClock()
     observer = Observer(driver.address, chosen.counters, clock=ticking, log=chosen.log)
+    if heard is not None:
+        heard.observer = observer
     limited = LimitingStorage(
         driver, max_concurrency=chosen.max_concurrency, bucket=chosen.bucket, clock=ticking
     )
@@ -79,7 +105,31 @@ def wrap(
     return ObservingStorage(retried, observer)
 
 
-def _driver(name: str, drivers: Mapping[str, Driver]) -> OpenDriver:
+@dataclass
+class _Heard:
+    """Retries that a driver makes itself are observed like all others. The observer comes after
+    the driver, whose address it names."""
+
+    observer: Observer | None = None
+
+    def retried(
+        self, verb: str, key: str, attempt: int, error: BaseException, pause_s: float
+    ) -> None:
+        if self.observer is not None:
+            self.observer.retried(verb, key, attempt, error, pause_s)
+
+
+def _surroundings(options: StorageOptions, clock: Clock, heard: _Heard) -> Surroundings:
+    return Surroundings(
+        node=options.node,
+        environment=os.environ if options.environment is None else options.environment,
+        clock=clock,
+        policy=options.policy or RetryPolicy(),
+        on_retry=heard.retried,
+    )
+
+
+def _driver(name: str, drivers: Mapping[str, Driver]) -> tuple[OpenDriver, RetryPolicy | None]:
     driver = drivers.get(name)
     if driver is None:
         known = ", ".join(sorted(drivers))
@@ -93,4 +143,4 @@ def _driver(name: str, drivers: Mapping[str, Driver]) -> OpenDriver:
             f"the storage type {name!r} needs a library that is not installed ({error.name})",
             hint=f"pip install 'tidelog[{driver.extra}]'",
         ) from error
-    return cast(OpenDriver, module.open_driver)
+    return cast(OpenDriver, module.open_driver), driver.policy

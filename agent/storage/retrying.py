@@ -61,7 +61,7 @@ async def put_object(
     return await storage.put(key, Replayable(factory), size_hint=size_hint)
 
 
-class _Attempts:
+class Attempts:
     """The attempts at one step of a call; after `progressed` the count starts anew."""
 
     def __init__(
@@ -145,8 +145,8 @@ class RetryingStorage:
         self._clock = clock or SystemClock()
         self._on_retry = on_retry
 
-    def _attempts(self, verb: str, key: str) -> _Attempts:
-        return _Attempts(verb, key, self._policy, self._clock, self._on_retry)
+    def _attempts(self, verb: str, key: str) -> Attempts:
+        return Attempts(verb, key, self._policy, self._clock, self._on_retry)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -161,12 +161,12 @@ class RetryingStorage:
     async def put(
         self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
     ) -> ObjectInfo:
-        """Retried if the source is a `Replayable`.
+        """Retried if the source is a `Replayable`, and the driver does not retry by itself.
 
         When the answer to an attempt was lost the object may be there all the same, and the next
         attempt raises `ObjectExists`: then it is compared with the source and counts if equal.
         """
-        if not isinstance(source, Replayable):
+        if not isinstance(source, Replayable) or self.capabilities.retries_put:
             return await self._inner.put(key, source, size_hint=size_hint)
         attempts = self._attempts("put", key)
 
@@ -258,7 +258,7 @@ class _Resuming:
     """The blocks of a range, over as many streams of the wrapped storage as it takes."""
 
     def __init__(
-        self, inner: Storage, attempts: _Attempts, key: str, offset: int, length: int | None
+        self, inner: Storage, attempts: Attempts, key: str, offset: int, length: int | None
     ) -> None:
         self._inner = inner
         self._attempts = attempts

@@ -8,6 +8,7 @@
     faulty.corrupt("put", at=17)                                     # byte 17 is stored flipped
     faulty.truncate("get", at=100)                                   # the stream just ends
     faulty.drop_write(call=2)                                        # says done, stores nothing
+    faulty.drop_delete()
     faulty.fail_after("put", StorageUnavailable("reset"))            # done, but the answer is lost
     faulty.duplicate_entries()                                       # a listing repeats itself
     faulty.delay("stat", 0.2)
@@ -125,6 +126,10 @@ class FaultyStorage:
         """Read the source of a `put`, say it is stored, and store nothing."""
         self._script.append(Fault("put", "drop", call, times, matching))
 
+    def drop_delete(self, *, call: int = 1, times: int = 1, matching: str = "") -> None:
+        """Say that objects are deleted, and delete nothing."""
+        self._script.append(Fault("delete", "drop", call, times, matching))
+
     def duplicate_entries(self, *, call: int = 1, times: int = FOREVER, matching: str = "") -> None:
         """Yield each entry of a listing twice."""
         self._script.append(Fault("list", "duplicate", call, times, matching))
@@ -199,7 +204,8 @@ class FaultyStorage:
         """Scripted; `matching` looks at the first key."""
         named = [*keys]
         faults = await self._begin("delete", named[0] if named else "")
-        await self.inner.delete(named)
+        if not any(fault.kind == "drop" for fault in faults):
+            await self.inner.delete(named)
         _end(faults)
 
     async def verify(self) -> None:
