@@ -12,7 +12,7 @@ from typing import Final
 from agent.clock import Clock, SystemClock
 from agent.storage.retrying import RetryPolicy
 from agent.storage.secrets import SecretReader
-from agent.wire.storage_common import RetryerSettings
+from agent.wire.storage_sections import RetryerSettings
 
 PRODUCT: Final = "tidelog"
 _NOT_IN_SESSION_NAMES: Final = re.compile(r"[^\w+=,.@-]+", re.ASCII)

@@ -1,8 +1,9 @@
 """Settings as people write them: YAML text and dotted paths, checked against a model key by key.
 
 Works on any pydantic model. A key may be written as the model's alias (`numParallelCollections`),
-as its name (`num_parallel_collections`) or in any mix of case, dashes and underscores, so that
-files made for other tools load. An unknown key is refused with its path and the nearest known one.
+as its name (`num_parallel_collections`), in any mix of case, dashes and underscores, or as one of
+the field's other names (`json_schema_extra={"aliases": […]}`), so that files made for other tools
+load and come back under one name. An unknown key is refused with its path and the nearest one.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from agent.errors import ConfigError, NotFound
+from agent.wire.secrets import MASK, SEALED, Secret
 
-MASK: Final = "***"
 Model = type[BaseModel]
 T = TypeVar("T", bound=BaseModel)
 
@@ -152,18 +153,22 @@ def _mask(model: Model, shown: dict[str, Any]) -> dict[str, Any]:
         if alias not in shown:
             continue
         if is_secret(field):
-            shown[alias] = MASK if isinstance(shown[alias], str) else shown[alias]
+            shown[alias] = _mask_secret(shown[alias])
         elif inner is not None and isinstance(shown[alias], dict):
             shown[alias] = _mask(inner, shown[alias])
     return shown
 
 
+def _mask_secret(value: Any) -> Any:
+    return value if isinstance(value, Mapping) and SEALED not in value else MASK
+
+
 def is_secret(field: FieldInfo) -> bool:
-    """Whether a field holds a secret: of type `SecretStr`, or marked `{"secret": True}`. A secret
-    given as a reference (`{env: …}`, `{file: …}`) is a mapping and may be shown."""
+    """Whether a field holds a secret: of type `Secret` or `SecretStr`, or marked
+    `{"secret": True}`. A reference (`{env: …}`, `{file: …}`) is a mapping and may be shown."""
     extra = field.json_schema_extra
     marked = isinstance(extra, Mapping) and bool(extra.get("secret"))
-    return marked or SecretStr in _arguments(field.annotation)
+    return marked or any(kind in (Secret, SecretStr) for kind in _arguments(field.annotation))
 
 
 def inner_model(field: FieldInfo) -> Model | None:
@@ -189,7 +194,8 @@ def _arguments(annotation: Any) -> Iterator[Any]:
 def _find(model: Model, written: str, path: str) -> tuple[str, FieldInfo]:
     known: dict[str, tuple[str, FieldInfo]] = {}
     for name, field in model.model_fields.items():
-        known[_folded(name)] = known[_folded(field.alias or name)] = (name, field)
+        for spelling in (name, field.alias or name, *_other_names(field)):
+            known[_folded(spelling)] = (name, field)
     found = known.get(_folded(written))
     if found is not None:
         return found
@@ -203,6 +209,12 @@ def _find(model: Model, written: str, path: str) -> tuple[str, FieldInfo]:
     else:
         hint = f"known here: {', '.join(names)}"
     raise ConfigError(f"unknown key {path}", hint=hint)
+
+
+def _other_names(field: FieldInfo) -> list[str]:
+    extra = field.json_schema_extra
+    names = extra.get("aliases") if isinstance(extra, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _folded(key: str) -> str:

@@ -1,28 +1,37 @@
 """The `storage` section: which driver, and the driver's own sub-section of the same name.
 
-A further driver is one more model here, one more optional field of `StorageSettings` and one more
-word in `StorageType`; nothing else of the settings knows it. Secrets are marked
-`json_schema_extra={"secret": True}`.
+A further driver is a model in a module of its own, one more optional field of `StorageSettings` and
+one more word in `StorageType`; nothing else of the settings knows it. What is secret has the type
+`Secret`.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, field_validator, model_validator
 
-from agent.wire.record import Record
+from agent.wire.storage_azure import AzureSettings
+from agent.wire.storage_gcs import GcsSettings
+from agent.wire.storage_oss import OssSettings
+from agent.wire.storage_s3 import MinioSettings, S3Settings
+from agent.wire.storage_sections import RetryerSettings, Section
+from agent.wire.storage_urls import expanded
 
-StorageType = Literal["filesystem", "memory"]
+__all__ = [
+    "AzureSettings",
+    "FilesystemSettings",
+    "GcsSettings",
+    "MinioSettings",
+    "OssSettings",
+    "RetryerSettings",
+    "S3Settings",
+    "Section",
+    "StorageSettings",
+]
 
-
-class Section(Record):
-    """A part of the settings: keys in the camel case that PBM's files use."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, alias_generator=to_camel
-    )
+StorageType = Literal["filesystem", "s3", "minio", "azure", "gcs", "oss", "memory"]
 
 
 class FilesystemSettings(Section):
@@ -49,10 +58,29 @@ class StorageSettings(Section):
     """Where the repository is. `memory` exists for tests only and is refused elsewhere."""
 
     type: StorageType
+    url: str | None = None
+    """Type, bucket and prefix in one line; spelled out as soon as it is read."""
     filesystem: FilesystemSettings | None = None
+    s3: S3Settings | None = None
+    minio: MinioSettings | None = None
+    azure: AzureSettings | None = None
+    gcs: GcsSettings | None = None
+    oss: OssSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_url(cls, raw: Any) -> Any:
+        return expanded(raw) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
         if self.type != "memory" and getattr(self, self.type) is None:
             raise ValueError(f"type is {self.type}, but the section {self.type} is missing")
         return self
+
+    @property
+    def retryer(self) -> RetryerSettings:
+        """How requests to this storage are retried."""
+        section = getattr(self, self.type, None)
+        found = getattr(section, "retryer", None)
+        return found if isinstance(found, RetryerSettings) else RetryerSettings()

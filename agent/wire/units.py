@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `30s`, `10m`, `32MiB`. Bare numbers: seconds, bytes.
+"""Durations and sizes as people write them: `30s`, `1m30s`, `32MiB`. Bare: seconds, bytes.
 
 Parsed once, at the edge; inside they are plain numbers. Printed, they always carry a unit.
 """
@@ -12,8 +12,14 @@ from pydantic import BeforeValidator, PlainSerializer
 
 _NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
+_COMPOUND: Final = re.compile(r"\s*(?:[0-9]+(?:\.[0-9]+)?[a-zµ]+)+\s*")
+_COMPONENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zµ]+)")
+
 _SECONDS: Final = {
     "": 1.0,
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
     "ms": 0.001,
     "s": 1.0,
     "sec": 1.0,
@@ -44,12 +50,19 @@ _PRINTED_BYTES: Final = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), (
 
 
 def parse_duration(value: Any) -> float:
-    """Seconds of `30s`, `1.5h`, `250ms` or a bare number. Raises `ValueError`."""
+    """Seconds of `30s`, `1.5h`, `250ms`, `5m30s` or a bare number. Raises `ValueError`."""
+    if isinstance(value, str) and _COMPOUND.fullmatch(value.lower()):
+        parts = _COMPONENT.findall(value.lower())
+        return sum(parse_duration(number) * _factor(unit, value) for number, unit in parts)
     number, unit = _split(value, "a duration like 30s, 10m or 1h")
+    return number * _factor(unit, value)
+
+
+def _factor(unit: str, value: Any) -> float:
     factor = _SECONDS.get(unit.lower())
     if factor is None:
         raise ValueError(f"{value!r} has an unknown unit of time; write ms, s, m, h, d or w")
-    return number * factor
+    return factor
 
 
 def format_duration(seconds: float) -> str:

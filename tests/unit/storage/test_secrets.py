@@ -12,7 +12,7 @@ from agent.storage.secrets import SecretReader
 from agent.storage.surroundings import Surroundings, policy_of
 from agent.wire.sealing import SealingKey
 from agent.wire.secrets import Secret
-from agent.wire.storage_common import RetryerSettings
+from agent.wire.storage_sections import RetryerSettings
 
 
 def test_each_form_is_found(tmp_path: Path) -> None:
