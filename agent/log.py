@@ -42,6 +42,7 @@ EVENTS: Final = {
     "node.goodbye_failed": "the registry could not be told",
     "node.lease_lost": "the claim on the node could not be renewed in time",
     "node.role_changed": "the node became primary, secondary, …",
+    "oplog.gap_recorded": "a hole in what can be restored, with its cause",
     "operation.attempt_failed": "leading failed, and is tried again by whoever wins the next bid",
     "operation.failed": "an operation ended badly",
     "operation.finished": "an operation is done or was cancelled",
@@ -56,12 +57,20 @@ EVENTS: Final = {
     "part.handed_over": "the part is given back in good order",
     "part.progress_not_written": "progress will be written later",
     "part.taken": "this agent works for its replica set",
+    "restore.not_mirrored": "the state of a restore could not be copied to the repository",
+    "restore.stage_done": "a stage of a restore is done",
     "runner.look_failed": "the operations could not be read; tried again at the next wake-up",
     "session.broken": "leading or working broke off; the operation waits for the next bid",
     "session.crashed": "the same, for a reason nobody thought of",
     "session.superseded": "somebody else leads or works on",
     "settings.not_read": "the settings of the cluster could not be read",
+    "slicer.error_not_noted": "why slicing stands still could not be written down",
+    "slicer.failed": "slicing failed, and is tried again",
+    "slicer.held_up": "slicing waits for the storage or the database",
+    "slicer.started": "this agent archives the oplog of its replica set",
+    "slicer.superseded": "another agent archives it now",
     "storage.check_failed": "this agent cannot use the storage of the settings",
+    "storage.retry": "a request to the storage is made again",
 }
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
