@@ -44,20 +44,27 @@ def assemble(header: dict[str, Any], frames: list[Frame]) -> list[bytes]:
 def dissect(data: bytes, key: str) -> tuple[dict[str, Any], Iterator[tuple[memoryview, int]]]:
     """The header of an object and its frames as `(stored, plain size)`. Raises `IntegrityError`
     naming `key` when the form is not ours."""
+    header = read_header(data, key)
+    sizes: list[tuple[int, int]] = header["frames"]
+    start = _PREFIX.size + _PREFIX.unpack_from(data)[1]
+    if start + sum(stored for stored, _ in sizes) != len(data):
+        raise IntegrityError(f"{key} is not as long as its header says")
+    return header, _cut(memoryview(data), start, sizes)
+
+
+def read_header(data: bytes, key: str) -> dict[str, Any]:
+    """The header alone, from the beginning of an object. Raises `IntegrityError`."""
     if len(data) < _PREFIX.size:
         raise IntegrityError(f"{key} is too short to be an object of Tidelog")
     magic, length = _PREFIX.unpack_from(data)
     if magic != _SKIPPABLE or _PREFIX.size + length > len(data):
         raise IntegrityError(f"{key} does not begin with a header of Tidelog")
     try:
-        header = json.loads(data[_PREFIX.size : _PREFIX.size + length])
-        sizes = [(int(stored), int(plain)) for stored, plain in header["frames"]]
+        header: dict[str, Any] = json.loads(data[_PREFIX.size : _PREFIX.size + length])
+        header["frames"] = [(int(stored), int(plain)) for stored, plain in header["frames"]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise IntegrityError(f"the header of {key} cannot be read: {error}") from error
-    start = _PREFIX.size + length
-    if start + sum(stored for stored, _ in sizes) != len(data):
-        raise IntegrityError(f"{key} is not as long as its header says")
-    return header, _cut(memoryview(data), start, sizes)
+    return header
 
 
 def _cut(

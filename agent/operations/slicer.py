@@ -161,17 +161,8 @@ class Slicer:
         async def remember(archived: Slice) -> None:
             turn.held.check()
             ref = archived.ref
-            turn.run = turn.run.model_copy(
-                update={
-                    "end": ref.end,
-                    "end_term": ref.end_term,
-                    "covered_until": max(turn.run.covered_until, ref.end),
-                    "last_sha256": ref.sha256,
-                    "last_key": ref.key,
-                    "slices": turn.run.slices + 1,
-                    "size_bytes": turn.run.size_bytes + ref.size_bytes,
-                    "error": None,
-                }
+            turn.run = turn.run.with_slice(
+                ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes
             )
             await self._services.runs.save(turn.run)
 
@@ -198,23 +189,13 @@ class Slicer:
             return run
         run = last.model_copy(update={"epoch": epoch, "node": self._services.node.id})
         found = keys_after(storage, self._replset, run.end, after=run.last_key)
-        async with aclosing(found) as keys:
-            async for key, span in keys:
+        async with aclosing(found) as slices:
+            async for item, span in slices:
                 if span.start != run.end:
                     continue
-                ref = await read_slice_ref(storage, key)
+                ref = await read_slice_ref(storage, item.key)
                 if ref.previous_sha256 == run.last_sha256:
-                    run = run.model_copy(
-                        update={
-                            "end": ref.end,
-                            "end_term": ref.end_term,
-                            "covered_until": max(run.covered_until, ref.end),
-                            "last_sha256": ref.sha256,
-                            "last_key": key,
-                            "slices": run.slices + 1,
-                            "size_bytes": run.size_bytes + ref.size_bytes,
-                        }
-                    )
+                    run = run.with_slice(ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes)
         await self._services.runs.save(run)
         return run
 

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Final
 
 from agent.archive.codec import digest_of, in_thread
-from agent.archive.framing import dissect
+from agent.archive.framing import dissect, read_header
 from agent.archive.layout import slice_span_of, slices_prefix
 from agent.archive.manifest import SliceRef
 from agent.errors import IntegrityError
-from agent.storage.base import Storage, get_bytes
+from agent.storage.base import ObjectInfo, Storage, get_bytes
 from agent.wire.optime import OpTime
 from agent.wire.timelines import Span
+
+_HEADER_BYTES: Final = 64 << 10
+"""More than any slice's header."""
 
 
 async def keys_after(
     storage: Storage, replset: str, moment: OpTime, *, after: str | None = None
-) -> AsyncGenerator[tuple[str, Span]]:
-    """Keys of slices that end after a moment, with what they say they cover, ascending by day and
-    start. `after` skips listing what sorts before it."""
+) -> AsyncGenerator[tuple[ObjectInfo, Span]]:
+    """Slices that end after a moment, with what their keys say they cover, ascending by day
+    and start. `after` skips listing what sorts before it."""
     async for item in storage.list(slices_prefix(replset), after=after):
         found = slice_span_of(item.key)
         if found is not None and found[1] > moment:
-            yield item.key, Span(start=found[0], end=found[1])
+            yield item, Span(start=found[0], end=found[1])
 
 
 async def read_slice_ref(storage: Storage, key: str) -> SliceRef:
@@ -33,6 +36,16 @@ async def read_slice_ref(storage: Storage, key: str) -> SliceRef:
     header, frames = dissect(data, key)
     digest = await in_thread(digest_of, [data])
     return _ref(key, header, len(data), digest, sum(plain for _, plain in frames))
+
+
+async def read_described_ref(storage: Storage, item: ObjectInfo) -> SliceRef:
+    """The same from the header alone, without a digest. Raises `IntegrityError`."""
+    length = min(item.size_bytes, _HEADER_BYTES)
+    async with storage.get(item.key, length=length) as source:
+        head = b"".join([block async for block in source])
+    header = read_header(head, item.key)
+    plain = sum(size for _, size in header["frames"])
+    return _ref(item.key, header, item.size_bytes, "", plain)
 
 
 def _ref(key: str, header: dict[str, Any], size: int, digest: str, plain: int) -> SliceRef:

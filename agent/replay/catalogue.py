@@ -56,8 +56,11 @@ class Collection:
         self.is_missing = False
         """Its drop was carried out already by a worker before this one."""
         is_views = split(ns)[1] == VIEWS
-        self.is_serial = bool(options.get("capped")) or "collation" in options or is_views
+        self.is_serial = bool(options.get("capped")) or "collation" in options
         """Its order as a whole matters, or only the server knows which `_id`s are equal."""
+        self.is_views = is_views
+        """Each of its writes stands alone: the server keeps its views in memory too, and loses
+        track of two changes in one transaction."""
         self.is_filtered = is_views and not scope.is_full
         """Its documents are chosen one by one."""
         self.prefixes: dict[int, bytes] = {}

@@ -42,8 +42,9 @@ _length: Final = struct.Struct("<i").pack
 _TRANSACTIONAL: Final = frozenset(name.encode() for name in TRANSACTIONAL)
 _COMMIT: Final = b"commitTransaction"
 
-Write = tuple[int, bytes, bool]
-"""Route, operation, and whether it may meet a document that is newer than it, or gone."""
+Write = tuple[int | None, bytes, bool]
+"""Route (None: alone, as a barrier), operation, and whether it may meet a document that is newer
+than it, or gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class Interpreter:
         applied_until, until = self._span.applied_until, self._span.until
         for entry in entries(data):
             position = entry.ts
+            if position <= self.position:
+                continue  # slices of different agents may overlap
             if position > until:
                 if not self._transactions.prepared:
                     self.is_done = True
@@ -152,12 +155,10 @@ class Interpreter:
         if collection.is_missing or collection.is_ignored:
             self.skipped += 1
             return None
-        if collection.is_filtered:
+        if collection.is_views:
             return self._write_view(collection, entry)
         self.applied += 1
-        prefix = collection.prefixes[entry.op]
-        body = entry.data[entry.body_at : entry.end_at]
-        document = _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"
+        document = _operation(collection, entry.op, entry.body)
         route = hash(collection.uuid) if collection.is_serial else id_hash(entry)
         return route, document, collection.is_lenient or self._resumption is not None
 
@@ -177,6 +178,9 @@ class Interpreter:
 
     def _write_view(self, collection: Collection, entry: Entry) -> Write | None:
         """Documents of `system.views` are chosen one by one, and may get other names."""
+        if not collection.is_filtered:
+            self.applied += 1
+            return None, _operation(collection, entry.op, entry.body), collection.is_lenient
         name = self._scope.view_name(id_document(entry).get("_id"))
         if name is None:
             return None
@@ -189,10 +193,7 @@ class Interpreter:
                 raise RestoreFailed(f"the definition of the view {name} cannot be replayed")
             operation = {"o": found, "o2": {"_id": name}}
         self.applied += 1
-        prefix = collection.prefixes[entry.op]
-        body = bson.encode(operation)[4:-1]
-        document = _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"
-        return hash(collection.uuid), document, True
+        return None, _operation(collection, entry.op, bson.encode(operation)[4:-1]), True
 
     def _command(self, entry: Entry, visible_at: int, position: int) -> Iterator[Write | Barrier]:
         name = command_name(entry)
@@ -259,3 +260,9 @@ class Interpreter:
             if not self._is_writing:
                 self._begin_writing()
             yield from self._commit(committed, self._span.until)
+
+
+def _operation(collection: Collection, op: int, body: bytes) -> bytes:
+    """A write as an operation of `applyOps`."""
+    prefix = collection.prefixes[op]
+    return _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"

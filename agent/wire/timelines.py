@@ -60,6 +60,21 @@ class Run(Record):
         """What it covers."""
         return Span(start=self.start, end=max(self.end, self.covered_until))
 
+    def with_slice(self, key: str, sha256: str, end: OpTime, term: int, size_bytes: int) -> Run:
+        """The run with one more slice at its end."""
+        return self.model_copy(
+            update={
+                "end": end,
+                "end_term": term,
+                "covered_until": max(self.covered_until, end),
+                "last_sha256": sha256,
+                "last_key": key,
+                "slices": self.slices + 1,
+                "size_bytes": self.size_bytes + size_bytes,
+                "error": None,
+            }
+        )
+
 
 class Span(Record):
     """`(start, end]`."""

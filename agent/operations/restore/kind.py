@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.archive.manifest import SliceRef
 from agent.errors import ConfigError
-from agent.operations.context import LeadContext, PartContext
+from agent.operations.context import LeadContext, PartContext, Services
 from agent.operations.restore.catalogue import base_catalogue
+from agent.operations.restore.further import further_slices
 from agent.operations.restore.plan import (
     Plan,
     assign,
@@ -25,6 +27,7 @@ from agent.operations.restore.selecting import resolve, scope_of
 from agent.operations.restore.work import RestoreWork
 from agent.storage.base import Storage
 from agent.wire.operations import Kind, Operation
+from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
 
 PROFILE = "main"
@@ -40,7 +43,7 @@ class RestoreKind:
         spec = RestoreSpec.from_document(operation.spec)
         storage = await lead.services.open_storage(lead.settings, PROFILE)
         try:
-            plans = await make_plans(storage, spec, [lead.services.node.replset])
+            plans = await make_plans(lead.services, storage, spec, [lead.services.node.replset])
             for plan in plans.values():
                 check_slices(plan)
                 check_commands(plan.slices)
@@ -57,7 +60,7 @@ class RestoreKind:
         spec = RestoreSpec.from_document(part.operation.spec)
         storage = await part.services.open_storage(part.settings, PROFILE)
         try:
-            plans = await make_plans(storage, spec, [part.replset])
+            plans = await make_plans(part.services, storage, spec, [part.replset])
             return await RestoreWork(part, storage, spec, plans[part.replset]).run()
         finally:
             await storage.aclose()
@@ -76,7 +79,7 @@ class RestoreKind:
     async def _describe(self, lead: LeadContext, spec: RestoreSpec) -> dict[str, Any]:
         storage = await lead.services.open_storage(lead.settings, PROFILE)
         try:
-            plans = await make_plans(storage, spec, [lead.services.node.replset])
+            plans = await make_plans(lead.services, storage, spec, [lead.services.node.replset])
             return {
                 "backup": spec.backup,
                 "replsets": [
@@ -87,7 +90,9 @@ class RestoreKind:
             await storage.aclose()
 
 
-async def make_plans(storage: Storage, spec: RestoreSpec, targets: list[str]) -> dict[str, Plan]:
+async def make_plans(
+    services: Services, storage: Storage, spec: RestoreSpec, targets: list[str]
+) -> dict[str, Plan]:
     """What goes to each replica set. Raises `Refused`, `ConfigError`, `IntegrityError`."""
     backup = await read_backup(storage, spec.backup)
     if backup.type != "logical":
@@ -95,9 +100,25 @@ async def make_plans(storage: Storage, spec: RestoreSpec, targets: list[str]) ->
     plans: dict[str, Plan] = {}
     for target, share in assign(backup, targets, spec.replset_remapping).items():
         manifest = await read_manifest(storage, share)
-        slices, until = chosen_slices(manifest, spec.time)
+        further: tuple[SliceRef, ...] = ()
+        idle_until: OpTime | None = None
+        if spec.time is not None and spec.time > manifest.last_write:
+            further = await further_slices(
+                storage, share.replset, since=manifest.last_write, until=spec.time
+            )
+            reached = further[-1].end if further else manifest.last_write
+            if backup.cluster_id == services.cluster_id:
+                idle_until = await _idle_until(services, share.replset, reached)
+        slices, until = chosen_slices(manifest, spec.time, further, idle_until)
         plans[target] = Plan(backup, share, manifest, slices, until)
     return plans
+
+
+async def _idle_until(services: Services, replset: str, reached: OpTime) -> OpTime | None:
+    """Up to where the slicer of this cluster found nothing worth storing after `reached`."""
+    runs = await services.runs.runs(replset)
+    found = [run.covered_until for run in runs if run.start <= reached and run.end <= reached]
+    return max(found, default=None)
 
 
 async def describe(storage: Storage, spec: RestoreSpec, target: str, plan: Plan) -> dict[str, Any]:

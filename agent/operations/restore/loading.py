@@ -20,7 +20,7 @@ import bson
 from agent.archive.manifest import ChunkObject, Segment
 from agent.errors import RestoreFailed
 from agent.faults import fault_point
-from agent.mongo.apply.documents import RawDocument, cut
+from agent.mongo.apply.documents import cut
 from agent.mongo.apply.inserting import insert, inserting
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.target import collections, count
@@ -147,18 +147,16 @@ class Loader:
 
     async def _load_views(self, collection: Collection, data: bytes) -> None:
         """`system.views` takes no plain inserts, and a selective restore not every document."""
-        operations: list[RawDocument] = []
         for start, end in documents(data):
             raw: bytes | None = data[start:end]
             if collection.is_filtered:
-                view = self._job.scope.view(bson.decode(data[start:end]))
-                raw = None if view is None else bson.encode(view)
+                chosen = self._job.scope.view(bson.decode(data[start:end]))
+                raw = None if chosen is None else bson.encode(chosen)
             if raw is not None:
-                operations.append(inserting(collection.target_ns, raw))
-        self._job.check()
-        if operations:
-            await apply_writes(self._job.node, operations, is_lenient=True)
-        self._job.tally.documents_done += len(operations)
+                self._job.check()
+                view = inserting(collection.target_ns, raw)
+                await apply_writes(self._job.node, [view], is_lenient=True)
+                self._job.tally.documents_done += 1
         self._job.tally.bytes_done += len(data)
 
     async def _empty(self, collection: Collection) -> None:

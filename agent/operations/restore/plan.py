@@ -117,10 +117,14 @@ def _best(targets: Sequence[str], sources: Mapping[str, ReplsetPart]) -> str:
 
 
 def chosen_slices(
-    manifest: Manifest, wanted: OpTime | None, further: Sequence[SliceRef] = ()
+    manifest: Manifest,
+    wanted: OpTime | None,
+    further: Sequence[SliceRef] = (),
+    idle_until: OpTime | None = None,
 ) -> tuple[tuple[SliceRef, ...], OpTime]:
     """The slices to replay and the moment to reach. `further` are slices that continue those of
-    the backup. Raises `TargetNotCovered`."""
+    the backup; up to `idle_until` the slicer found nothing after them worth a slice, so a moment
+    before that is reached where they end. Raises `TargetNotCovered`."""
     until = manifest.last_write if wanted is None else wanted
     if until < manifest.read_end:
         raise TargetNotCovered(
@@ -130,10 +134,13 @@ def chosen_slices(
         )
     slices = (*manifest.slices, *further)
     covered = max((manifest.last_write, *(s.end for s in slices)))
+    if until > covered and idle_until is not None and until <= idle_until:
+        until = covered
     if until > covered:
         raise TargetNotCovered(
-            f"the backup {manifest.backup} and the slices after it reach {covered}, not {until}",
-            hint="'ctl list' shows what is covered",
+            f"the backup {manifest.backup} and the slices that continue it reach {covered}, not "
+            f"{until}",
+            hint="'ctl list' shows what is covered; the newest writes follow within a slice's span",
         )
     needed = tuple(s for s in slices if s.start < until)
     return needed, until

@@ -126,6 +126,10 @@ class Replayer:
                     await self._carry_out(item)
                     continue
                 route, operation, is_lenient = item
+                if route is None:
+                    await self._drain()
+                    await self._write_alone(operation, is_lenient)
+                    continue
                 lane = lanes[route % ways]
                 if lane.add(operation, is_lenient):
                     await lane.send()
@@ -142,6 +146,10 @@ class Replayer:
         for lane in self._lanes:
             await lane.drain()
         self._drained_at = self._job.clock.monotonic()
+
+    async def _write_alone(self, operation: bytes, is_lenient: bool) -> None:
+        self._job.check()
+        await apply_writes(self._job.node, [RawDocument(operation)], is_lenient=is_lenient)
 
     async def _carry_out(self, barrier: Barrier) -> None:
         """Carry out commands, and note on the target that they are done."""
