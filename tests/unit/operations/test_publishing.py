@@ -1,0 +1,167 @@
+"""No false success: a backup is published once, and only when every object it names is there."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.archive.layout import MARKER, backup_key
+from agent.errors import IntegrityError, UnsupportedVersion, root_cause
+from agent.operations.backup.kind import _forget_journals, _prove_stored, _publish
+from agent.operations.inventory import read_backup, read_manifest
+from agent.operations.resync import ResyncKind
+from agent.storage.base import get_bytes, put_bytes
+from agent.storage.memory import MemoryObjects, MemoryStorage
+from agent.wire.backups import Backup
+from tests.unit.operations.repositories import (
+    backup_document,
+    keys_of,
+    make_chunk,
+    make_slice,
+    publish,
+    write_journal,
+    write_manifest,
+)
+
+
+async def _published(storage: MemoryStorage, name: str = "b", epoch: int = 1) -> Backup:
+    chunks = [await make_chunk(storage, f"op-{name}", number) for number in range(40)]
+    archived = await make_slice(storage, 10, 30, epoch)
+    return await publish(storage, name, f"op-{name}", chunks, [archived])
+
+
+async def test_a_backup_with_all_its_objects_is_proven() -> None:
+    storage = await MemoryStorage.open()
+    backup = await _published(storage)
+    await _prove_stored(storage, backup.replsets[0])
+
+
+async def _refusal(storage: MemoryStorage, backup: Backup) -> str:
+    with pytest.raises((IntegrityError, ExceptionGroup)) as caught:
+        await _prove_stored(storage, backup.replsets[0])
+    cause = root_cause(caught.value)
+    assert isinstance(cause, IntegrityError)
+    return cause.message
+
+
+async def test_any_missing_object_is_named_and_stops_the_publication() -> None:
+    backup = await _published(storage := await MemoryStorage.open())
+    for key in [key for key in storage.objects.keys if key != backup_key("b")]:
+        body = storage.objects.bodies[key]
+        await storage.delete([key])
+        assert f"{key} is missing from" in await _refusal(storage, backup)
+        await put_bytes(storage, key, body)
+    await _prove_stored(storage, backup.replsets[0])
+
+
+async def test_an_object_of_another_size_is_named_and_stops_the_publication() -> None:
+    backup = await _published(storage := await MemoryStorage.open())
+    for key in [key for key in storage.objects.keys if "chunks/" in key or "slices/" in key]:
+        body = storage.objects.bodies[key]
+        storage.objects.bodies[key] = body[:-1]
+        assert f"{key} on memory://memory has {len(body) - 1} bytes" in await _refusal(
+            storage, backup
+        )
+        storage.objects.bodies[key] = body
+
+
+async def test_a_manifest_of_another_digest_stops_the_publication() -> None:
+    backup = await _published(storage := await MemoryStorage.open())
+    key = backup.replsets[0].manifest_key
+    other = await MemoryStorage.open()
+    part = await write_manifest(other, "b", "op-other", [], [])
+    storage.objects.bodies[key] = other.objects.bodies[part.manifest_key]
+    assert f"{key} on memory://memory is not what was written" in await _refusal(storage, backup)
+
+
+async def test_publishing_again_what_another_lead_published_is_success() -> None:
+    storage = await MemoryStorage.open()
+    backup = backup_document("b", "op")
+    await _publish(storage, backup)
+    written = await get_bytes(storage, backup_key("b"))
+    await _publish(storage, backup)
+    assert await get_bytes(storage, backup_key("b")) == written
+    assert await read_backup(storage, "b") == backup
+
+
+async def test_a_published_backup_is_never_replaced_by_another() -> None:
+    storage = await MemoryStorage.open()
+    await _publish(storage, backup_document("b", "op1"))
+    with pytest.raises(IntegrityError, match="another backup's"):
+        await _publish(storage, backup_document("b", "op2"))
+    found = await read_backup(storage, "b")
+    assert found is not None
+    assert found.op_id == "op1"
+
+
+async def test_a_published_backup_keeps_no_journal() -> None:
+    storage = await MemoryStorage.open()
+    await write_journal(storage, "b", 1, 0)
+    await write_journal(storage, "b", 2, 0)
+    backup = await _published(storage)
+    kept = [key for key in storage.objects.keys if "/journal/" not in key]
+    await _forget_journals(storage, backup)
+    assert await keys_of(storage) == kept
+
+
+async def test_a_missing_or_senseless_manifest_is_named() -> None:
+    storage = await MemoryStorage.open(name="vault")
+    with pytest.raises(IntegrityError, match="manifest-1 is missing from memory://vault"):
+        await read_manifest(storage, "backups/b/rs0/manifest-1")
+    key = await write_journal(storage, "b", 1, 0)
+    with pytest.raises(IntegrityError, match=f"{key} on memory://vault cannot be read"):
+        await read_manifest(storage, key)
+
+
+class _Catalogue:
+    def __init__(self, *backups: Backup) -> None:
+        self.known = {backup.id: backup for backup in backups}
+
+    async def backups(self) -> list[Backup]:
+        return list(self.known.values())
+
+    async def publish_backup(self, backup: Backup) -> None:
+        self.known[backup.id] = backup
+
+    async def withdraw_backup(self, name: str) -> None:
+        del self.known[name]
+
+
+def _lead(objects: MemoryObjects, catalogue: _Catalogue) -> Any:
+    async def open_storage(settings: object, profile: str) -> MemoryStorage:
+        return await MemoryStorage.open(objects)
+
+    services = SimpleNamespace(open_storage=open_storage, catalog=catalogue)
+    lease = SimpleNamespace(check=lambda: None)
+    return SimpleNamespace(services=services, settings=None, lease=lease)
+
+
+async def test_resync_makes_the_catalogue_say_what_storage_holds() -> None:
+    storage = await MemoryStorage.open()
+    one, two = await _published(storage, "one"), await _published(storage, "two", 2)
+    await write_journal(storage, "unpublished", 1, 0)
+    catalogue = _Catalogue(one, backup_document("gone", "op"))
+    result = await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
+    assert catalogue.known == {"one": one, "two": two}
+    assert result == {"backups": 2, "withdrawn": ["gone"], "unreadable": []}
+
+
+async def test_resync_is_not_stopped_by_one_harmed_backup() -> None:
+    storage = await MemoryStorage.open()
+    one, two = await _published(storage, "one"), await _published(storage, "two", 2)
+    storage.objects.bodies[backup_key("one")] = b"{"
+    catalogue = _Catalogue(one)
+    result = await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
+    assert catalogue.known == {"one": one, "two": two}
+    assert result == {"backups": 1, "withdrawn": [], "unreadable": ["one"]}
+
+
+async def test_resync_of_a_newer_format_is_refused_and_changes_nothing() -> None:
+    storage = await MemoryStorage.open()
+    await put_bytes(storage, MARKER, b'{"format_version": 99}')
+    catalogue = _Catalogue(backup_document("known", "op"))
+    with pytest.raises(UnsupportedVersion):
+        await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
+    assert list(catalogue.known) == ["known"]
