@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agent.wire.collections import ALL, DATABASE
+from agent.wire.namespaces import TEMPORARY
 
 Document = dict[str, Any]
 
@@ -19,6 +20,8 @@ _CONTROL: Final = (
     *("find", "insert", "update", "remove", "createCollection", "convertToCapped"),
     *("createIndex", "listIndexes", "dropCollection"),
 )
+_TEMPORARY: Final = tuple(f"{TEMPORARY}{what}" for what in ("Marker", "Users", "Roles"))
+"""What a restore makes in `admin` and drops again."""
 
 
 def _may(resource: Document, *actions: str) -> Document:
@@ -69,6 +72,7 @@ def restore_role(name: str = "tidelogRestore") -> Document:
             ),
             _may({"db": "config", "collection": ""}, "find", "insert", "update", "remove"),
             _may({"cluster": True}, "setParameter", "replSetGetStatus"),
+            *(_may({"db": DATABASE, "collection": name}, *_CONTROL) for name in _TEMPORARY),
             *control_privileges(),
         ],
     }

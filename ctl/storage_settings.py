@@ -32,13 +32,13 @@ async def require_storage(session: Session, profile: str = "main") -> Settings:
 
 
 def storage_path(settings: Settings) -> str:
-    """Where the repository is, as people write it: `/backups`, `s3://bucket/prefix`."""
+    """Where the repository is, as the agents say it: `file:///backups`, `s3://bucket/prefix`."""
     if settings.storage is None:
         return ""
     shown: dict[str, Any] = masked(settings)["storage"]
     section = shown.get(settings.storage.type) or {}
     if "path" in section:
-        return str(section["path"])
+        return f"file://{section['path']}"
     place = section.get("bucket") or section.get("container") or ""
     prefix = str(section.get("prefix") or "").strip("/")
     return f"{settings.storage.type}://{place}" + (f"/{prefix}" if prefix else "")

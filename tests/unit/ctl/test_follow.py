@@ -33,7 +33,7 @@ def test_the_result_comes_after_the_end(ctl: Ctl) -> None:
     outcome = ctl("backup", "--wait")
     assert outcome.code == 0
     assert f"Backup {NAME} done in 12 s: 12.0 MiB (40.0 MiB uncompressed)" in outcome.out
-    assert "in /backups" in outcome.out
+    assert "in file:///backups" in outcome.out
     assert f"backup {NAME}: requested" in outcome.err
 
 
@@ -45,7 +45,7 @@ def test_the_json_result_is_as_the_contract_has_it(ctl: Ctl) -> None:
         "op_id": f"{1:024x}",
         "status": "done",
         "profile": "main",
-        "storage_path": "/backups",
+        "storage_path": "file:///backups",
         "first_write": {"T": 1772366392, "I": 1},
         "last_write": {"T": 1772366401, "I": 3},
         "size": 12 << 20,

@@ -111,7 +111,7 @@ def test_status_as_the_contract_has_it(ctl: Ctl) -> None:
     assert item["progress"]["replsets"][0]["rs"] == "rs0"
     shown = {one["name"]: one["status"] for one in answer["backups"]["snapshot"]}
     assert shown == {NEW: "done", running.name: "running", "bad": "failed"}
-    assert answer["backups"]["path"] == "/backups"
+    assert answer["backups"]["path"] == "file:///backups"
 
 
 def test_status_in_text(ctl: Ctl) -> None:
