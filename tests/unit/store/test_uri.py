@@ -25,7 +25,7 @@ from agent.errors import (
     StoreUnavailable,
     TidelogError,
 )
-from agent.store.connection import open_control, parse_uri
+from agent.store.connection import _check_member, open_control, parse_uri
 from agent.store.translate import translated
 
 
@@ -123,3 +123,19 @@ def test_driver_errors_become_ours(error: Exception, expected: type[Exception]) 
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
     if isinstance(caught.value, StoreUnavailable):
         assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("hello", "message"),
+    [
+        ({"msg": "isdbgrid"}, "is a mongos"),
+        ({"isWritablePrimary": True}, "is a standalone"),
+        ({"setName": "rs0", "arbiterOnly": True}, "is an arbiter"),
+    ],
+)
+def test_members_that_cannot_do_are_named_with_what_to_give_instead(
+    hello: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"db1:27017 {message}") as caught:
+        _check_member("db1:27017", hello)
+    assert caught.value.hint
