@@ -12,6 +12,8 @@ from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import Kind, Operation, State, whole_progress
 from agent.wire.optime import OpTime
 from agent.wire.settings import Settings
+from agent.wire.timelines import Gap, Run
+from ctl.coverage import Coverage
 from ctl.render import duration, epoch
 from ctl.snapshots import of_backup, of_operation
 from ctl.storage_settings import storage_path
@@ -49,6 +51,13 @@ class Overview:
     recent: tuple[Operation, ...]
     backups: tuple[Backup, ...]
     leases: dict[str, Lease]
+    runs: tuple[Run, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def covered(self) -> Coverage:
+        """What the archived oplog reaches."""
+        return Coverage(self.runs, self.gaps, self.backups)
 
     def cluster(self) -> list[dict[str, Any]]:
         """Per replica set its nodes, those without an agent as far as they are known."""
@@ -69,8 +78,8 @@ class Overview:
             "conf": self.settings.pitr.enabled,
             "run": bool(held),
             "nodes": [lease.owner for lease in held],
-            "lag_s": None,
-            "error": None,
+            "lag_s": self.covered.lag_s(self.now),
+            "error": "; ".join(self.covered.errors()) or None,
         }
 
     def running(self) -> list[dict[str, Any]]:
@@ -90,7 +99,7 @@ class Overview:
             "type": storage.type if storage is not None else None,
             "path": storage_path(self.settings),
             "snapshot": sorted(snapshots, key=lambda item: str(item["name"]), reverse=True),
-            "pitrChunks": {"pitrChunks": [], "size": 0},
+            "pitrChunks": self.covered.chunks(),
         }
 
 

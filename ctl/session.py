@@ -21,6 +21,7 @@ from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
+from agent.store.slice_runs import SliceRuns
 from ctl.invocation import Invocation
 from ctl.output import Output
 
@@ -38,6 +39,7 @@ class Session:
     catalog: Catalog
     settings: SettingsStore
     leases: LeaseStore
+    runs: SliceRuns
     events: EventLog
     commands: CommandQueue
     clock: Clock
@@ -81,6 +83,7 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
             catalog=Catalog(control),
             settings=SettingsStore(control),
             leases=LeaseStore(control),
+            runs=SliceRuns(control),
             events=EventLog(control),
             commands=CommandQueue(control),
             clock=SystemClock(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.wire.operations import Kind, Operation
+from ctl.coverage import Coverage
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_restores
 from ctl.options import global_options, remapping_option
@@ -49,24 +50,33 @@ def command(
         backups = await session.catalog.backups()
         chosen = [b for b in backups if profile in (None, b.profile)]
         chosen = sorted(chosen, key=lambda b: b.last_write)[-size:]
-        return _backups(chosen, settings.pitr.enabled, full=full)
+        covered = Coverage(
+            tuple(await session.runs.runs()), tuple(await session.runs.gaps()), tuple(backups)
+        )
+        return _backups(chosen, settings.pitr.enabled, covered, full=full, unbacked=unbacked)
 
     invocation.perform(run)
 
 
-def _backups(backups: list[Backup], is_pitr_on: bool, *, full: bool) -> Result:
+def _backups(
+    backups: list[Backup], is_pitr_on: bool, covered: Coverage, *, full: bool, unbacked: bool
+) -> Result:
     from rich.console import Group
 
     snapshots = [of_backup(backup) for backup in backups]
     if full:
         for snapshot, backup in zip(snapshots, backups, strict=True):
             snapshot["replsets"] = [part.replset for part in backup.replsets]
-    pitr: dict[str, Any] = {"on": is_pitr_on, "ranges": [], "gaps": []}
+    pitr: dict[str, Any] = {
+        "on": is_pitr_on,
+        "ranges": covered.ranges(unbacked=unbacked),
+        "gaps": covered.gaps_found(),
+    }
     parts: list[RenderableType] = [title("Backup snapshots:")]
     parts.append(snapshot_table(snapshots, backups) if backups else "  none")
     if full:
         parts += [f"  {b.id}: {', '.join(p.replset for p in b.replsets)}" for b in backups]
-    parts += ["", f"PITR <{'on' if is_pitr_on else 'off'}>"]
+    parts += ["", f"PITR <{'on' if is_pitr_on else 'off'}>", *covered.lines(unbacked=unbacked)]
     return Result({"snapshots": snapshots, "pitr": pitr}, Group(*parts))
 
 

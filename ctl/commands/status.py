@@ -57,6 +57,8 @@ async def read(session: Session) -> Overview:
         recent=tuple(await session.operations.recent(50)),
         backups=tuple(await session.catalog.backups()),
         leases=await session.leases.held(),
+        runs=tuple(await session.runs.runs()),
+        gaps=tuple(await session.runs.gaps()),
     )
 
 
@@ -81,7 +83,7 @@ def build(overview: Overview, sections: Sequence[str], priority: bool) -> Result
     if "cluster" in data:
         parts += ["", title("Cluster:"), *_cluster(data["cluster"], priority)]
     if "pitr" in data:
-        parts += ["", title("PITR:"), *_pitr(data["pitr"])]
+        parts += ["", title("PITR:"), *_pitr(data["pitr"], overview)]
     if "running" in data:
         parts += ["", title("Currently running:"), *_running(data["running"])]
     if "backups" in data:
@@ -107,11 +109,11 @@ def _cluster(sets: list[dict[str, Any]], priority: bool) -> list[RenderableType]
     return lines
 
 
-def _pitr(pitr: dict[str, Any]) -> list[RenderableType]:
+def _pitr(pitr: dict[str, Any], overview: Overview) -> list[RenderableType]:
     lines: list[RenderableType] = [f"  Status [{'ON' if pitr['conf'] else 'OFF'}]"]
     if pitr["nodes"]:
         lines.append(f"  Running on: {', '.join(pitr['nodes'])}")
-    return lines
+    return [*lines, *overview.covered.status_lines(overview.now)]
 
 
 def _running(operations: list[dict[str, Any]]) -> list[RenderableType]:

@@ -19,6 +19,7 @@ from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import ErrorRecord, Kind, Operation, Part, Progress, State
 from agent.wire.optime import OpTime
 from agent.wire.settings import Settings, load_yaml
+from agent.wire.timelines import Gap, Run
 from ctl.__main__ import run
 from ctl.invocation import Invocation
 from ctl.session import Session
@@ -54,6 +55,8 @@ class World:
     backups: list[Backup] = field(default_factory=list)
     restores: list[dict[str, Any]] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=lambda: [LEAD])
+    slice_runs: list[Run] = field(default_factory=list)
+    slice_gaps: list[Gap] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     databases: dict[str, int] = field(default_factory=dict)
     hello: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +102,12 @@ class _Repositories:
 
     async def held(self) -> dict[str, Lease]:
         return {lease.id: lease for lease in self.world.leases}
+
+    async def runs(self) -> list[Run]:
+        return self.world.slice_runs
+
+    async def gaps(self) -> list[Gap]:
+        return self.world.slice_gaps
 
     async def wake(self) -> None:
         self.world.wakes += 1
@@ -205,6 +214,7 @@ async def open_fake(world: World, invocation: Invocation) -> AsyncIterator[Sessi
         catalog=cast(Any, _Catalog(world)),
         settings=cast(Any, _Settings(world)),
         leases=one,
+        runs=one,
         events=cast(Any, _Events(world)),
         commands=one,
         clock=world.clock,

@@ -1,0 +1,67 @@
+"""What the archived oplog covers, as people and scripts see it."""
+
+from __future__ import annotations
+
+from agent.wire.optime import OpTime
+from agent.wire.timelines import Gap, GapCause, Run
+from tests.unit.ctl.world import NOW, Ctl, backup
+
+BACKUP = backup()
+BASE = BACKUP.last_write
+END = OpTime(T=int(NOW.timestamp()) - 4, I=7)
+
+
+def run(start: OpTime, end: OpTime, replset: str = "rs0", error: str | None = None) -> Run:
+    """A run of slices."""
+    return Run(
+        id=f"{replset}/{start.key}/1",
+        replset=replset,
+        start=start,
+        end=end,
+        covered_until=end,
+        slices=3,
+        size_bytes=3 << 20,
+        epoch=1,
+        error=error,
+    )
+
+
+def test_a_range_begins_at_the_first_backup_in_it(ctl: Ctl) -> None:
+    ctl.world.backups = [BACKUP]
+    ctl.world.slice_runs = [run(OpTime(T=BASE.T - 60, I=1), END)]
+    ranges = ctl("list", "-o", "json").json["pitr"]["ranges"]
+    assert [(r["start_ts"], r["end_ts"], r["noBaseSnapshot"]) for r in ranges] == [
+        (BASE.to_json(), END.to_json(), False)
+    ]
+
+
+def test_what_lacks_a_backup_is_listed_on_demand(ctl: Ctl) -> None:
+    start = OpTime(T=BASE.T - 60, I=1)
+    ctl.world.backups = [BACKUP]
+    ctl.world.slice_runs = [run(start, END)]
+    ranges = ctl("list", "--unbacked", "-o", "json").json["pitr"]["ranges"]
+    assert [(r["start_ts"], r["noBaseSnapshot"]) for r in ranges] == [
+        (start.to_json(), True),
+        (BASE.to_json(), False),
+    ]
+
+
+def test_slices_without_any_backup_restore_to_nothing(ctl: Ctl) -> None:
+    ctl.world.slice_runs = [run(BASE, END)]
+    assert ctl("list", "-o", "json").json["pitr"]["ranges"] == []
+    assert "take a backup to begin from" in ctl("status").out
+
+
+def test_a_gap_is_listed_with_its_cause(ctl: Ctl) -> None:
+    ctl.world.slice_gaps = [Gap(replset="rs0", start=BASE, end=END, cause=GapCause.OVERRUN)]
+    assert "oplog rolled over" in ctl("list").out
+    assert ctl("list", "-o", "json").json["pitr"]["gaps"][0]["cause"] == "oplog rolled over"
+
+
+def test_status_says_how_far_the_coverage_is_behind(ctl: Ctl) -> None:
+    ctl.world.backups = [BACKUP]
+    ctl.world.slice_runs = [run(BASE, END, error="no space left")]
+    pitr = ctl("status", "-o", "json").json["pitr"]
+    assert pitr["lag_s"] == 4.0
+    assert pitr["error"] == "rs0: no space left"
+    assert "Restorable until" in ctl("status").out
