@@ -66,12 +66,9 @@ async def _drop_each(job: Job, gone: Sequence[Present]) -> None:
 
 async def drop_views(job: Job, views: Present) -> None:
     """Remove the wanted views from a `system.views` of the target."""
-    names = [document["_id"] for document in await find_all(job.node, views.ns)]
-    removals = [
-        {"op": "d", "ns": views.ns, "o": {"_id": name}}
-        for name in names
-        if isinstance(name, str) and job.scope.replaces(name)
-    ]
-    if removals:
-        job.check()
-        await apply_commands(job.node, removals)
+    for document in await find_all(job.node, views.ns):
+        name = document["_id"]
+        if isinstance(name, str) and job.scope.replaces(name):
+            job.check()
+            # One by one: the server loses track of several changes of views in one transaction.
+            await apply_commands(job.node, [{"op": "d", "ns": views.ns, "o": {"_id": name}}])
