@@ -19,10 +19,11 @@ from bson import Binary
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
-from agent.errors import NodeUnavailable
+from agent.errors import NodeUnavailable, PermissionDenied
 from agent.mongo.node import Document, Node
 from agent.mongo.raw import CursorReply, cut_cursor_reply, elements
 from agent.mongo.translate import (
+    CAPPED_POSITION_LOST,
     NAMESPACE_NOT_FOUND,
     QUERY_PLAN_KILLED,
     SNAPSHOT_TOO_OLD,
@@ -35,6 +36,7 @@ from agent.wire.optime import OpTime
 RAW: Final = CodecOptions(document_class=RawBSONDocument)
 BATCH_TIMEOUT_S: Final = 90.0
 _LENGTH: Final = struct.Struct("<i")
+_OTHER_NAMESPACE: Final = "cursor belongs to a different namespace"
 EVERYTHING: Final = 10_000_000
 """A batch size in documents that only the 16 MiB of a reply limit."""
 
@@ -44,7 +46,8 @@ class CollectionGone(CommandFailed):
 
 
 class SnapshotLost(CommandFailed):
-    """The collection cannot be read at this OpTime any more; read it again at a later one."""
+    """The collection cannot be read on at this OpTime: it changed its catalogue entry, history is
+    too short, or a capped one overwrote what comes next. Read it again at a later OpTime."""
 
 
 def uuid_binary(uuid_hex: str) -> Binary:
@@ -128,9 +131,8 @@ async def raw_cursor(
 async def _cursor(
     node: Node, database: str, command: Document, label: str, session: Any
 ) -> AsyncGenerator[CursorReply]:
-    named = command["find"]
-    collection = named if isinstance(named, str) else label.partition(".")[2]
     reply = await _run(node, database, command, label, session)
+    collection = reply.ns.partition(".")[2]
     try:
         yield reply
         while reply.cursor_id:
@@ -168,11 +170,17 @@ def _reading(label: str) -> Iterator[None]:
             yield
     except CommandFailed as error:
         raise _sharpened(error) from error.__cause__
+    except PermissionDenied as error:
+        # A rename between opening a cursor and naming it in the reply: the server takes the next
+        # batch for somebody else's cursor and says so with the code of missing privileges.
+        if _OTHER_NAMESPACE in error.message:
+            raise SnapshotLost(error.message, code=QUERY_PLAN_KILLED) from error.__cause__
+        raise
 
 
 def _sharpened(error: CommandFailed) -> CommandFailed:
     text = error.message
-    if error.code in (SNAPSHOT_UNAVAILABLE, SNAPSHOT_TOO_OLD):
+    if error.code in (SNAPSHOT_UNAVAILABLE, SNAPSHOT_TOO_OLD, CAPPED_POSITION_LOST):
         return SnapshotLost(text, code=error.code)
     if error.code == NAMESPACE_NOT_FOUND:
         return CollectionGone(text, code=error.code)
@@ -192,7 +200,7 @@ async def _kill(node: Node, database: str, collection: str, cursor_id: int, sess
         async with asyncio.timeout(2):
             with translated("closing a cursor"):
                 await node.command(database, command, session=session)
-    except (TimeoutError, NodeUnavailable, CommandFailed):
+    except (TimeoutError, NodeUnavailable, CommandFailed, PermissionDenied):
         return
 
 

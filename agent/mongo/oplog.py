@@ -20,9 +20,9 @@ import bson
 from bson.raw_bson import RawBSONDocument
 
 from agent.errors import NodeUnavailable, OplogForked, OplogOverrun
-from agent.mongo.cursor import RAW, raw_cursor
+from agent.mongo.cursor import RAW, SnapshotLost, raw_cursor
 from agent.mongo.node import Document, Node
-from agent.mongo.raw import documents, elements
+from agent.mongo.raw import CursorReply, documents, elements
 from agent.mongo.translate import translated
 from agent.wire.optime import OpTime
 
@@ -68,7 +68,7 @@ async def read_oplog(
         "readConcern": {"level": "majority"},
     }
     checked = False
-    async with aclosing(raw_cursor(node, "local", command, "the oplog")) as batches:
+    async with aclosing(_batches(node, command)) as batches:
         async for batch in batches:
             entries, count = batch.documents, batch.count
             if not checked:
@@ -79,6 +79,15 @@ async def read_oplog(
                 checked = True
             if count:
                 yield _described(entries, count)
+
+
+async def _batches(node: Node, command: Document) -> AsyncGenerator[CursorReply]:
+    try:
+        async with aclosing(raw_cursor(node, "local", command, "the oplog")) as batches:
+            async for batch in batches:
+                yield batch
+    except SnapshotLost as error:
+        raise OplogOverrun(f"the oplog of {node.host} rolled over: {error.message}") from error
 
 
 async def _check_empty(node: Node, position: Position, command: Document) -> None:
@@ -93,7 +102,7 @@ async def _check_empty(node: Node, position: Position, command: Document) -> Non
             f"{position.optime}"
         )
     # A node that lags may have come this far just between the two questions: ask again.
-    async with aclosing(raw_cursor(node, "local", command, "the oplog")) as batches:
+    async with aclosing(_batches(node, command)) as batches:
         async for batch in batches:
             if batch.count:
                 return

@@ -34,7 +34,6 @@ async def find_ranges(
     uuid: str,
     read_at: OpTime,
     skip: int,
-    is_clustered: bool,
     start: bytes | None = None,
     end: bytes | None = None,
 ) -> AsyncGenerator[tuple[bytes | None, bytes | None]]:
@@ -44,7 +43,9 @@ async def find_ranges(
     """
     low = start
     while True:
-        options = bounds(low, end, is_clustered=is_clustered) or {"hint": {"_id": 1}}
+        # Index bounds even with an open end: an `$expr` would fetch each document. That they leave
+        # out MaxKey does no harm here, it need not be a boundary.
+        options = bounds(low, end, is_clustered=True) or {"hint": {"_id": 1}}
         find = Find(
             database=ns.partition(".")[0],
             uuid=uuid,

@@ -85,12 +85,14 @@ class CursorReply:
     cursor_id: int
     at_cluster_time: int | None
     """The packed OpTime of a snapshot read."""
+    ns: str = ""
+    """What the collection is called now: a `getMore` has to name it."""
 
 
 def cut_cursor_reply(reply: bytes) -> CursorReply:
     """Cut a `find` or `getMore` reply."""
     cursor = next(e for e in elements(reply) if e.name == b"cursor")
-    documents, count, cursor_id, at = b"", 0, 0, None
+    documents, count, cursor_id, at, ns = b"", 0, 0, None, ""
     for element in elements(reply, cursor.start):
         if element.name in (b"firstBatch", b"nextBatch"):
             batch = memoryview(reply)[element.start : element.end]
@@ -100,7 +102,9 @@ def cut_cursor_reply(reply: bytes) -> CursorReply:
             cursor_id = _INT64.unpack_from(reply, element.start)[0]
         elif element.name == b"atClusterTime":
             at = _UINT64.unpack_from(reply, element.start)[0]
-    return CursorReply(documents, count, cursor_id, at)
+        elif element.name == b"ns":
+            ns = reply[element.start + 4 : element.end - 1].decode()
+    return CursorReply(documents, count, cursor_id, at, ns)
 
 
 def _count(array_bytes: int, document_bytes: int) -> int:

@@ -86,10 +86,11 @@ class Interpreter:
         self._transactions = transactions
         self._resumption = resumption
         self._is_writing = False
+        self._seen = 0
         self._foreign: set[bytes] = set()
         """UUIDs of collections that are not wanted."""
         self.position = 0
-        """The packed OpTime of the last entry taken in."""
+        """The packed OpTime of the last entry taken in, at or before `until`."""
         self.is_done = False
         """Whether everything up to `until` has come by."""
         self.applied = 0

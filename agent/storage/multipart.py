@@ -21,20 +21,19 @@ Receipt = TypeVar("Receipt")
 
 ABORT_WITHIN_S: Final = 20.0
 _CANCELLED_AGAIN: Final = 3
-Part = bytes | bytearray
 
 
 class Target(Protocol[Receipt]):
     """One upload to one key. `part` may be called again for the same part, by several tasks at
     once for different ones; all raise errors of `agent.errors`."""
 
-    async def whole(self, body: Part) -> None:
+    async def whole(self, body: bytes) -> None:
         """Store an object that fits in one part."""
 
     async def begin(self) -> None:
         """Begin an upload in parts."""
 
-    async def part(self, number: int, body: Part) -> Receipt:
+    async def part(self, number: int, body: bytes) -> Receipt:
         """Store part `number`, from 1 on."""
 
     async def finish(self, receipts: list[Receipt], size_bytes: int) -> None:
@@ -118,21 +117,23 @@ class _Filler:
         self._rest = memoryview(b"")
         self.is_at_end = False
 
-    async def next(self) -> bytearray:
+    async def next(self) -> bytes:
         """A full part, or what is left: then `is_at_end`. A source that ends exactly with a part
         is known to be at its end."""
-        part = bytearray()
+        pieces: list[memoryview] = []
+        room = self._part_bytes
         while True:
-            room = self._part_bytes - len(part)
-            part += self._rest[:room]
-            self._rest = self._rest[room:]
+            piece, self._rest = self._rest[:room], self._rest[room:]
+            pieces.append(piece)
+            room -= len(piece)
             if self._rest:
-                return part
+                break
             block = await anext(self._source, None)
             if block is None:
                 self.is_at_end = True
-                return part
+                break
             self._rest = memoryview(block)
+        return b"".join(pieces)
 
 
 @dataclass
@@ -144,7 +145,7 @@ class _Sender(Generic[Receipt]):
     attempts: Callable[[], Attempts]
     receipts: dict[int, Receipt] = field(default_factory=dict)
 
-    async def send(self, first: bytearray, filler: _Filler) -> tuple[list[Receipt], int]:
+    async def send(self, first: bytes, filler: _Filler) -> tuple[list[Receipt], int]:
         slots = asyncio.Semaphore(self.plan.in_flight)
         size_bytes, number, body = 0, 0, first
         async with asyncio.TaskGroup() as group:
@@ -164,7 +165,7 @@ class _Sender(Generic[Receipt]):
                 body = await filler.next()
         return [self.receipts[each] for each in sorted(self.receipts)], size_bytes
 
-    async def _send(self, number: int, body: bytearray, slots: asyncio.Semaphore) -> None:
+    async def _send(self, number: int, body: bytes, slots: asyncio.Semaphore) -> None:
         try:
             counted = self.attempts()
             self.receipts[number] = await counted.run(lambda: self.target.part(number, body))

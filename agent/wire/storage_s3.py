@@ -40,6 +40,8 @@ class S3Credentials(Section):
     """What the trust policy of the role asks for."""
     web_identity_token_file: str | None = None
     """In place of `AWS_WEB_IDENTITY_TOKEN_FILE`."""
+    sts_endpoint_url: str | None = None
+    """Where roles are assumed, if not at AWS; in place of `AWS_ENDPOINT_URL_STS`."""
     profile: str | None = None
     """A profile of the shared AWS files on each agent's host."""
     signature_ver: str | None = None

@@ -16,7 +16,7 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.errors import DocumentTooLarge, OperationFailure
 
-from agent.errors import RestoreFailed
+from agent.errors import PermissionDenied, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
@@ -51,9 +51,17 @@ async def apply_writes(node: Node, operations: list[RawDocument], *, is_lenient:
 async def apply_commands(node: Node, commands: Sequence[Document]) -> None:
     """Carry out operations of which some are commands, in order, one by one.
 
-    Raises `CommandFailed`, `NodeUnavailable`.
+    The server takes several of them in one call from superusers only (it checks the privileges of
+    each, and then refuses the array all the same); for others each goes in a call of its own.
+    Raises `CommandFailed`, `NodeUnavailable`, `PermissionDenied`.
     """
-    await _apply(node, commands, is_lenient=True)
+    try:
+        await _apply(node, commands, is_lenient=True)
+    except PermissionDenied:
+        if len(commands) < 2:
+            raise
+        for command in commands:
+            await _apply(node, [command], is_lenient=True)
 
 
 async def _apply(node: Node, operations: Sequence[Any], *, is_lenient: bool) -> None:

@@ -175,7 +175,6 @@ class Planner:
                 uuid=entry.uuid,
                 read_at=await self._read_clock.now(),
                 skip=skip,
-                is_clustered=entry.is_clustered,
                 start=low,
                 end=gap.maximum,
             )

@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.clock import Clock
 from agent.mongo.node import Node
+from agent.operations.restore.pace import Pace
 from agent.operations.restore.plan import Plan
 from agent.operations.restore.state import StateKeeper
 from agent.replay.catalogue import Catalogue
@@ -78,6 +79,7 @@ class Job:
     """Raises when this worker must not write any more."""
     scope: Scope
     catalogue: Catalogue
+    pace: Pace
     tally: Tally = field(default_factory=Tally)
 
     async def committed(self) -> None:

@@ -26,7 +26,7 @@ from agent.operations.restore.preflight import (
 from agent.operations.restore.selecting import resolve, scope_of
 from agent.operations.restore.work import RestoreWork
 from agent.storage.base import Storage
-from agent.wire.operations import Kind, Operation
+from agent.wire.operations import Kind, Operation, State
 from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
 
@@ -72,7 +72,14 @@ class RestoreKind:
             return {"backup": spec.backup, "plan": await self._describe(lead, spec)}
         until = operation.parts[0].result["restored_to"]
         await lead.services.catalog.save_restore(
-            {**operation.to_document(), "_id": operation.name, "op_id": operation.id}
+            {
+                **operation.to_document(),
+                "_id": operation.name,
+                "op_id": operation.id,
+                # The record is written just before the operation itself becomes so.
+                "state": State.DONE.value,
+                "finished_at": operation.updated_at,
+            }
         )
         return {"backup": spec.backup, "restored_to": until}
 

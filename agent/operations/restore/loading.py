@@ -134,6 +134,7 @@ class Loader:
                 await self._load_views(collection, data)
                 continue
             for batch in cut(data):
+                await self._job.pace.keep()
                 self._job.check()
                 await insert(
                     self._job.node,

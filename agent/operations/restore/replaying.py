@@ -77,6 +77,7 @@ class Lane:
         """Carry out batches until closed."""
         while (batch := await self._queue.get()) is not None:
             operations, is_lenient = batch
+            await self._job.pace.keep()
             self._job.check()
             await apply_writes(self._job.node, operations, is_lenient=is_lenient)
             self._queue.task_done()

@@ -12,12 +12,14 @@ merged     users and roles
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
 from agent.errors import NodeUnavailable, Transient, root_cause
 from agent.faults import fault_point
+from agent.mongo.apply.probe import probe_rights
 from agent.mongo.apply.target import collections
 from agent.operations.context import PartContext
 from agent.operations.restore.catalogue import base_catalogue
@@ -31,6 +33,7 @@ from agent.operations.restore.finishing import (
 )
 from agent.operations.restore.job import Job, Tally, Tuning, is_over
 from agent.operations.restore.loading import Loader
+from agent.operations.restore.pace import Pace
 from agent.operations.restore.plan import Plan
 from agent.operations.restore.preflight import (
     Item,
@@ -51,6 +54,7 @@ from agent.wire.specs import RestoreSpec
 
 REPORT_EVERY_S: Final = 1.0
 DEFAULT_LOADERS: Final = 3
+PROBED: Final = "tidelog_probe"
 APPLIERS: Final = 2
 BUILDERS: Final = 2
 
@@ -154,8 +158,16 @@ class RestoreWork:
         self._tally.bytes_total = sum(item.size_bytes for item in items)
         await prove_objects(self._storage, items, self._proven)
         self._tally.bytes_total = self._tally.bytes_done = 0
+        await probe_rights(node, self._probed_database(scope), secrets.token_bytes(16))
         if not scope.is_full:
             await self._choose_uuids(scope)
+
+    def _probed_database(self, scope: Scope) -> str:
+        """A database of our own where a restore has to reach every one, else one that is named."""
+        if scope.is_full:
+            return PROBED
+        catalogue = base_catalogue(self._plan.manifest, scope)
+        return next((split(c.target_ns)[0] for c in catalogue if not c.is_ignored), PROBED)
 
     def _proven(self, item: Item) -> None:
         self._tally.bytes_done += item.size_bytes
@@ -191,6 +203,7 @@ class RestoreWork:
             check=self._part.lease.check,
             scope=scope,
             catalogue=base_catalogue(self._plan.manifest, scope),
+            pace=Pace(node, self._part.services.clock),
             tally=self._tally,
         )
 

@@ -109,6 +109,12 @@ _COMMITTED = "collection dropped. UUID 1-2-3"
         (175, "index '_id_' dropped", SnapshotLost),
         (246, "pending collection catalog changes", SnapshotLost),
         (239, "Read timestamp is older than the oldest available timestamp", SnapshotLost),
+        (136, "CollectionScan died due to position in capped collection", SnapshotLost),
+        (
+            13,
+            "Requested getMore on namespace 'a.b', but cursor belongs to a different namespace a.c",
+            SnapshotLost,
+        ),
         (43, "cursor id 7 not found", NodeUnavailable),
         (11602, "operation was interrupted", NodeUnavailable),
         (13, "not authorized on db", PermissionDenied),
