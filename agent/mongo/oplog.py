@@ -28,6 +28,7 @@ from agent.wire.optime import OpTime
 
 _COMMAND_MARK: Final = b"\x02op\x00\x02\x00\x00\x00c\x00"
 """How `op: "c"` looks in BSON; data may look the same, so a hit is a hint only."""
+_USUAL_LAG_S: Final = 60
 _UINT64: Final = struct.Struct("<Q")
 _INT64: Final = struct.Struct("<q")
 
@@ -147,6 +148,17 @@ async def oldest_entry(node: Node) -> OpTime:
         )
     first = reply["cursor"]["firstBatch"][0]
     return OpTime.of(first["ts"])
+
+
+async def window_left(node: Node, position: OpTime) -> float:
+    """Which share of the oplog's window lies before `position`: 1 when nothing newer is in it, 0
+    when `position` is about to fall off. Being behind by less than a minute counts as nothing: the
+    oplog of a young replica set is no longer than that."""
+    newest = (await node.hello()).last_applied
+    if newest.T - position.T < _USUAL_LAG_S:
+        return 1.0
+    oldest = await oldest_entry(node)
+    return max(0.0, (position.T - oldest.T) / max(1, newest.T - oldest.T))
 
 
 def _described(entries: bytes, count: int) -> OplogBatch:

@@ -32,13 +32,14 @@ from agent.errors import (
     TidelogError,
     Transient,
 )
-from agent.mongo.oplog import Position
+from agent.mongo.oplog import Position, window_left
 from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.context import Services
 from agent.operations.repository import claim
 from agent.operations.slices import keys_after, read_slice_ref
 from agent.storage.base import Storage
 from agent.wire.leases import slicer_scope
+from agent.wire.nodes import NodeStatus
 from agent.wire.operations import Kind
 from agent.wire.optime import ZERO, OpTime
 from agent.wire.settings import Settings
@@ -52,6 +53,10 @@ LOOK_EVERY_S: Final = 3.0
 """How often an agent that does not slice looks whether it should."""
 IDLE_SPAN_S: Final = 600.0
 BACK_OFF_S: Final = 10.0
+LOW_WINDOW: Final = 0.5
+"""Share of the oplog window left from which on it is warned of."""
+DEFAULT_PRIORITY: Final = 1.0
+"""Of nodes that `pitr.priority` does not name, as soon as it names one."""
 
 log = structlog.stdlib.get_logger()
 
@@ -96,9 +101,7 @@ class Slicer:
         settings, version = await services.settings.read()
         if not settings.pitr.enabled or settings.storage is None or await self._is_restoring():
             return
-        order = rank(
-            [node for node in await services.nodes.live() if node.replset == self._replset]
-        )
+        order = rank(await self._candidates(settings))
         if services.node.id not in order:
             return
         await services.clock.sleep(bid_delay_s(order.index(services.node.id)))
@@ -113,6 +116,19 @@ class Slicer:
                 await self._slice(_Turn(held, settings, version, storage, run))
             finally:
                 await storage.aclose()
+
+    async def _candidates(self, settings: Settings) -> list[NodeStatus]:
+        """The agents of this replica set, with `pitr.priority` in place of `backup.priority`."""
+        chosen = settings.pitr.priority
+        found = [
+            node for node in await self._services.nodes.live() if node.replset == self._replset
+        ]
+        if not chosen:
+            return found
+        return [
+            node.model_copy(update={"priority": chosen.get(node.host, DEFAULT_PRIORITY)})
+            for node in found
+        ]
 
     async def _is_restoring(self) -> bool:
         return any(op.kind is Kind.RESTORE for op in await self._services.operations.active())
@@ -144,6 +160,7 @@ class Slicer:
                         update={"covered_until": archiver.position.optime, "error": None}
                     )
                     await self._services.runs.save(turn.run)
+                await self._warn_of_window(turn.run)
                 if await self._should_end(turn):
                     await archiver.close()
                     return
@@ -234,10 +251,17 @@ class Slicer:
         )
         await self._services.runs.record_gap(gap)
 
+    async def _warn_of_window(self, run: Run) -> None:
+        """Say it while there is time: what is not stored yet must not fall off the oplog."""
+        left = await window_left(self._services.node, run.span.end)
+        if left < LOW_WINDOW:
+            log.warning("oplog.window_low", replset=self._replset, left=f"{left:.0%}")
+
     async def _note_error(self, error: TidelogError) -> None:
         try:
             runs = await self._services.runs.runs(self._replset)
             if runs and runs[-1].node == self._services.node.id:
                 await self._services.runs.save(runs[-1].model_copy(update={"error": str(error)}))
+                await self._warn_of_window(runs[-1])
         except (Transient, LeaseLost):
             log.warning("slicer.error_not_noted", replset=self._replset)
