@@ -14,8 +14,10 @@ from typing import Final
 
 from agent.mongo.cursor import Find, at_snapshot, bounds, raw_batches
 from agent.mongo.node import Node
+from agent.mongo.raw import elements
 from agent.wire.optime import OpTime
 
+_MAX_KEY: Final = 0x7F
 MAX_SKIP: Final = 500_000
 """Documents a range at most, so that one boundary query stays well under a second."""
 
@@ -66,3 +68,7 @@ async def find_ranges(
             return
         yield low, boundary
         low = boundary
+        if next(elements(boundary)).kind == _MAX_KEY:
+            # Nothing follows, and the server refuses it as a lower index bound.
+            yield low, end
+            return

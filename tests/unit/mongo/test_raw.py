@@ -49,6 +49,7 @@ def test_a_cut_reply_is_what_decoding_would_give(
     assert found.documents == b"".join(map(bson.encode, batch))
     assert found.count == len(batch)
     assert found.cursor_id == cursor_id
+    assert found.ns == "db.collection"
     assert found.at_cluster_time == (None if at is None else at.time << 32 | at.inc)
 
 
