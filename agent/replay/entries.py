@@ -42,6 +42,8 @@ _TS: Final = b"\x11ts\0"
 _LSID: Final = b"\x03lsid\0"
 _TXN_NUMBER: Final = b"\x12txnNumber\0"
 _ID: Final = b"_id\0"
+_STATEMENT: Final = b"\x10stmtId\0"
+_DOCUMENT: Final = 0x03
 
 NO_UUID: Final = b""
 
@@ -150,61 +152,50 @@ def scan(data: bytes, start: int) -> Entry:
     size = _length_at(data, position + 14)[0]
     ns = data[position + 18 : position + 17 + size]
     position += 18 + size
-    ui = NO_UUID
-    if data[position : position + 9] == _UI:
-        ui = data[position + 9 : position + 25]
-        position += 25
-    if data[position : position + 3] != _O:
+    if data[position : position + 9] != _UI:
         return _walk(data, start)
-    body_at, o_at, o2_at = position, position + 3, -1
-    position = o_at + _length_at(data, o_at)[0]
+    ui = data[position + 9 : position + 25]
+    body_at = position + 25
+    if data[body_at : body_at + 3] != _O:
+        return _walk(data, start)
+    o_at, o2_at = body_at + 3, -1
+    end = position = o_at + _length_at(data, o_at)[0]
     if data[position : position + 4] == _O2:
         o2_at = position + 4
-        position = o2_at + _length_at(data, o2_at)[0]
+        end = position = o2_at + _length_at(data, o2_at)[0]
+    elif op == UPDATE:
+        return _walk(data, start)
+    if data[position : position + 8] == _STATEMENT:
+        position += 12
     if data[position : position + 4] == _TS:
         ts = _uint64_at(data, position + 4)[0]
+    elif data[position] == 0:
+        ts = 0  # the end: an operation inside a transaction
     else:
-        ts = _find_ts(data, start)
-    return Entry(data, start, op, ns, ui, body_at, o_at, o2_at, position, ts)
-
-
-def _find_ts(data: bytes, start: int) -> int:
-    for element in elements(data, start):
-        if element.kind == 0x11 and element.name == b"ts":
-            return int(_uint64_at(data, element.start)[0])
-    return 0
+        return _walk(data, start)
+    return Entry(data, start, op, ns, ui, body_at, o_at, o2_at, end, ts)
 
 
 def _walk(data: bytes, start: int) -> Entry:
-    """An entry of unusual shape: its parts are put together anew where they do not adjoin."""
+    """An entry of another shape, field by field. Where the two documents of a write do not adjoin,
+    they are put together in a copy."""
     found = {element.name: element for element in elements(data, start)}
     if b"op" not in found or b"ns" not in found or b"o" not in found:
         raise IntegrityError("an oplog entry lacks one of the fields op, ns and o")
-    op, ns, o = found[b"op"], found[b"ns"], found[b"o"]
-    ui = found.get(b"ui")
-    o2 = found.get(b"o2")
-    if o2 is not None and o2.kind != 0x03:
-        o2 = None
-    ts = found.get(b"ts")
-    document = data[start : start + _length_at(data, start)[0]]
-    body = _O + data[o.start : o.end]
-    o2_at = -1
-    if o2 is not None:
-        o2_at = len(document) + len(body) + len(_O2)
-        body += _O2 + data[o2.start : o2.end]
-    joined = document + body
-    return Entry(
-        joined,
-        0,
-        data[op.start + 4],
+    o, ns = found[b"o"], found[b"ns"]
+    op = data[found[b"op"].start + 4]
+    ui, ts, o2 = found.get(b"ui"), found.get(b"ts"), found.get(b"o2")
+    named = (
+        op,
         data[ns.start + 4 : ns.end - 1],
         NO_UUID if ui is None else data[ui.start + 5 : ui.end],
-        len(document),
-        len(document) + len(_O),
-        o2_at,
-        len(joined),
-        0 if ts is None else int(_uint64_at(data, ts.start)[0]),
     )
+    moment = 0 if ts is None else int(_uint64_at(data, ts.start)[0])
+    if op in (COMMAND, NOOP) or o2 is None or o2.kind != _DOCUMENT:
+        return Entry(data, start, *named, o.start - len(_O), o.start, -1, o.end, moment)
+    body = _O + data[o.start : o.end] + _O2 + data[o2.start : o2.end]
+    o2_at = len(_O) + o.end - o.start + len(_O2)
+    return Entry(body, 0, *named, 0, len(_O), o2_at, len(body), moment)
 
 
 def _holder(entry: Entry) -> int:

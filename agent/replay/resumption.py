@@ -35,6 +35,8 @@ class Resumption:
 
     def occupy(self, collection: Collection) -> None:
         """Address one collection by the name that it really has."""
+        if collection.is_ignored:
+            return
         actual = self._actual.get(collection.target_uuid)
         collection.is_missing = actual is None
         if actual is not None and actual != collection.target_ns:
@@ -45,8 +47,10 @@ class Resumption:
         return self._doubtful is not None and position > self._doubtful
 
     def left_to_do(self, position: int, commands: list[Command]) -> list[Command]:
-        """Those commands of the entry after the marker that are not in effect yet."""
-        self._doubtful = position
+        """Those commands of the entry after the marker that are not in effect yet. An entry that
+        asks nothing of the target leaves no marker, so it is not the one in doubt."""
+        if commands:
+            self._doubtful = position
         return [command for command in commands if not self._is_done(command)]
 
     def _is_done(self, command: Command) -> bool:
