@@ -12,10 +12,10 @@ merged     users and roles
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
+from uuid import uuid4
 
 from agent.errors import NodeUnavailable, Transient, root_cause
 from agent.faults import fault_point
@@ -158,7 +158,7 @@ class RestoreWork:
         self._tally.bytes_total = sum(item.size_bytes for item in items)
         await prove_objects(self._storage, items, self._proven)
         self._tally.bytes_total = self._tally.bytes_done = 0
-        await probe_rights(node, self._probed_database(scope), secrets.token_bytes(16))
+        await probe_rights(node, self._probed_database(scope), uuid4().bytes)
         if not scope.is_full:
             await self._choose_uuids(scope)
 
