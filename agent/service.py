@@ -30,7 +30,15 @@ from agent.config import Config
 from agent.coordination.heartbeat import Condition, Heartbeat
 from agent.coordination.settings_watch import SettingsWatch
 from agent.coordination.wakeup import Wakeup, feed
-from agent.errors import ConfigError, NotFound, Transient, leaves, root_cause
+from agent.errors import (
+    ConfigError,
+    NotFound,
+    StorageUnavailable,
+    TidelogError,
+    Transient,
+    leaves,
+    root_cause,
+)
 from agent.log import EventSink
 from agent.mongo.node import Node
 from agent.operations.context import Services
@@ -209,8 +217,17 @@ async def _open_storage(settings: Settings, profile: str) -> Storage:
 
 
 async def _check_storage(settings: Settings) -> None:
-    storage = await _open_storage(settings, "main")
+    """Raises `TidelogError`, also for what a driver's library should have said otherwise: settings
+    that do not work must not end the agent."""
     try:
-        await storage.verify()
-    finally:
-        await storage.aclose()
+        storage = await _open_storage(settings, "main")
+        try:
+            await storage.verify()
+        finally:
+            await storage.aclose()
+    except TidelogError:
+        raise
+    except Exception as error:
+        raise StorageUnavailable(
+            f"the storage check failed: {type(error).__name__}: {error}"
+        ) from (error)

@@ -21,6 +21,7 @@ from agent.errors import (
     LeaseLost,
     OperationCancelled,
     Permanent,
+    TidelogError,
     Transient,
     UnsupportedVersion,
 )
@@ -50,6 +51,8 @@ FINISH_WITHIN_S: Final = 6 * 3600.0
 STOPPED_WITHIN_S: Final = 20.0
 """How long a cancelled operation waits for its workers; later ones are fenced off."""
 TICK_S: Final = 3.0
+HAND_OVER_WITHIN_S: Final = 2.0
+FORGIVEN_AFTER_S: Final = 60.0
 PUBLISHING_ATTEMPTS: Final = 4 * MAX_ATTEMPTS
 """Of an operation all of whose work is done, so that giving up would waste it."""
 
@@ -72,6 +75,8 @@ class Lead:
         self._advanced_for: Any = None
         self._cancelling_since: float | None = None
         self._look_used = self.board.look
+        self._started = self.services.clock.monotonic()
+        self._is_forgiven = False
 
     async def run(self) -> None:
         """Lead it to its end. Raises `Superseded` when somebody else leads on, and a `Transient`
@@ -85,10 +90,27 @@ class Lead:
                 lambda: log.take_lead(op_id, node, epoch), what="take_lead"
             )
             self.log.info("operation.led", state=str(self.operation.state))
-            while not self.operation.state.is_terminal:
-                self.held.check()
-                await self._take_step()
+            try:
+                while not self.operation.state.is_terminal:
+                    self.held.check()
+                    await self._take_step()
+            except asyncio.CancelledError:
+                await self._hand_over()
+                raise
             self._log_end()
+
+    async def _hand_over(self) -> None:
+        """The agent stops: let the next lead begin unburdened, if there is time."""
+        if self.held.is_lost or self.operation.state.is_terminal:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_WITHIN_S):
+                await self.services.operations.hand_over_lead(
+                    self.operation.id, self.held.epoch, note="the agent stops"
+                )
+            self.log.info("operation.handed_over")
+        except (TidelogError, TimeoutError) as error:
+            self.log.warning("operation.hand_over_failed", error=str(error) or "timeout")
 
     async def _take_step(self) -> None:
         before = self.operation
@@ -224,6 +246,7 @@ class Lead:
         """Wait until there is something newer than what we know, and know it."""
         await self.board.after(self._look_used, at_most_s=at_most_s)
         self._look_used = self.board.look
+        await self._forgive()
         seen = self.board.operations.get(self.operation.id)
         if seen is None:
             self.operation = await self._read()
@@ -231,6 +254,16 @@ class Lead:
             self.operation = seen
         if self.operation.lead_epoch != self.held.epoch:
             raise LeaseLost(f"{self.operation.lead_node} leads the {self.operation.kind} now")
+
+    async def _forgive(self) -> None:
+        """Who has led for so long has not failed: attempts are counted anew."""
+        if self._is_forgiven or self.services.clock.monotonic() - self._started < FORGIVEN_AFTER_S:
+            return
+        self._is_forgiven = True
+        await self._write(
+            lambda: self.services.operations.forgive(self.operation.id, self.held.epoch),
+            what="forgive",
+        )
 
     async def _move(
         self,

@@ -97,6 +97,24 @@ class OperationLeading(OperationReading):
             op_id, match, [{"$set": change}], "writing a note", epoch, wake=False
         )
 
+    async def hand_over_lead(self, op_id: str, epoch: int, *, note: str) -> Operation:
+        """Stop leading in good order: this attempt does not count."""
+        change = {
+            "attempts": {"$max": [0, {"$subtract": ["$attempts", 1]}]},
+            "history": with_history("handed over", note=note),
+        }
+        match = {"state": {"$in": UNFINISHED}, "lead_epoch": epoch}
+        return await self._lead_change(
+            op_id, match, [{"$set": change}], "handing the lead over", epoch
+        )
+
+    async def forgive(self, op_id: str, epoch: int) -> Operation:
+        """This lead goes well: earlier attempts no longer count."""
+        match = {"state": {"$in": UNFINISHED}, "lead_epoch": epoch}
+        return await self._lead_change(
+            op_id, match, [{"$set": {"attempts": 1}}], "forgetting attempts", epoch, wake=False
+        )
+
     async def merge_result(self, op_id: str, epoch: int, fields: Document) -> Operation:
         """Put fields into the operation's result, as its lead."""
         match = {"state": {"$in": UNFINISHED}, "lead_epoch": epoch}

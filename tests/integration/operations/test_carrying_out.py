@@ -235,6 +235,7 @@ async def test_an_agent_that_stops_hands_its_work_over(fleet: Fleet) -> None:
     fleet.script.gates["work"].set()
     done = await fleet.over(op)
     assert part_of(done) == f"done one/{B} 1", "a stop is no failed attempt"
+    assert (done.result, done.attempts) == ({"finished": B}, 1)
 
 
 @pytest.mark.parametrize("moment", ["choose", "advance", "work"])
