@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from agent.errors import Permanent, Transient, root_cause
@@ -81,11 +82,13 @@ async def upload(
     try:
         body = await filler.next()
         if filler.is_at_end:
-            await attempts().run(lambda: target.whole(body))
+            await attempts().run(partial(target.whole, body))
             return len(body)
         await attempts().run(target.begin)
         sender = _Sender(target, plan, attempts)
-        receipts, size_bytes = await sender.send(body, filler)
+        filler.put_back(body)
+        del body  # it would be held until the end
+        receipts, size_bytes = await sender.send(filler)
         await attempts().run(lambda: target.finish(receipts, size_bytes))
     except BaseException as error:
         await _abort(target)
@@ -115,11 +118,19 @@ class _Filler:
         self._source = source
         self._part_bytes = part_bytes
         self._rest = memoryview(b"")
+        self._first: bytes | None = None
         self.is_at_end = False
+
+    def put_back(self, part: bytes) -> None:
+        """The next part will be this one."""
+        self._first = part
 
     async def next(self) -> bytes:
         """A full part, or what is left: then `is_at_end`. A source that ends exactly with a part
         is known to be at its end."""
+        if self._first is not None:
+            part, self._first = self._first, None
+            return part
         pieces: list[memoryview] = []
         room = self._part_bytes
         while True:
@@ -145,24 +156,23 @@ class _Sender(Generic[Receipt]):
     attempts: Callable[[], Attempts]
     receipts: dict[int, Receipt] = field(default_factory=dict)
 
-    async def send(self, first: bytes, filler: _Filler) -> tuple[list[Receipt], int]:
+    async def send(self, filler: _Filler) -> tuple[list[Receipt], int]:
         slots = asyncio.Semaphore(self.plan.in_flight)
-        size_bytes, number, body = 0, 0, first
+        size_bytes, number = 0, 0
         async with asyncio.TaskGroup() as group:
-            while True:
+            while not filler.is_at_end:
+                body = await filler.next()
                 number += 1
+                size_bytes += len(body)
                 if number > self.plan.max_parts:
                     raise Permanent(
                         f"an object has more than {self.plan.max_parts} parts of "
                         f"{self.plan.part_bytes} bytes",
                         hint="raise uploadPartSize",
                     )
-                size_bytes += len(body)
                 await slots.acquire()
                 group.create_task(self._send(number, body, slots))
-                if filler.is_at_end:
-                    break
-                body = await filler.next()
+                del body
         return [self.receipts[each] for each in sorted(self.receipts)], size_bytes
 
     async def _send(self, number: int, body: bytes, slots: asyncio.Semaphore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from agent.storage.memory import MemoryObjects, MemoryStorage
 from agent.storage.registry import open_storage, wrap
 from agent.wire.storage_settings import FilesystemSettings, StorageSettings
 from tests.support.faulty_storage import FaultyStorage
+from tests.support.servers.seaweedfs import BUCKET, shared_seaweedfs
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Place:
     """Memory does not depend on the size of objects."""
     refuses_nested_keys: bool = True
     """`put` of `a/b` beside `a` raises `ObjectExists`."""
+    keeps_backslashes: bool = True
+    """A server that takes them for slashes is no fault of its driver."""
+    many: int = 10_000
+    """How many objects make a long listing here; each is a request to a server."""
 
 
 OpenPlace = Callable[[Path], AbstractAsyncContextManager[Place]]
@@ -84,10 +90,45 @@ async def _configured(root: Path) -> Storage:
     return await open_storage(StorageSettings(type="filesystem", filesystem=filesystem))
 
 
+def _s3(**more: object) -> OpenPlace:
+    """A prefix of its own on the SeaweedFS of this run, through the registry, in all wrappers."""
+
+    @asynccontextmanager
+    async def place(directory: Path) -> AsyncIterator[Place]:
+        server = shared_seaweedfs()
+        prefix = f"contract/{secrets.token_hex(4)} x"
+        small = {"uploadPartSize": "5MiB", "uploadConcurrency": 2}
+        settings = server.settings(prefix, **small, **more)
+        storage = StorageSettings(type="s3", s3=settings)
+
+        async with server.client() as client:
+
+            async def leftovers() -> list[str]:
+                found = await client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)
+                return [each["Key"] for each in found.get("Uploads", [])]
+
+            async def flip(key: str, offset: int) -> None:
+                where = {"Bucket": BUCKET, "Key": f"{prefix}/{key}"}
+                body = await (await client.get_object(**where))["Body"].read()
+                await client.put_object(**where, Body=_flipped(body, offset))
+
+            yield Place(
+                lambda: open_storage(storage),
+                leftovers,
+                flip,
+                refuses_nested_keys=False,
+                keeps_backslashes=False,  # SeaweedFS
+                many=2_500,
+            )
+
+    return place
+
+
 DRIVERS: Final[dict[str, OpenPlace]] = {
     "memory": _memory(lambda driver: driver),
     "memory-wrapped": _memory(wrap),
     "memory-faulty": _memory(FaultyStorage),
     "filesystem": _filesystem(FilesystemStorage.open),
     "filesystem-configured": _filesystem(_configured),
+    "s3": _s3(),
 }

@@ -262,15 +262,16 @@ KEYS = [
 ]
 
 
-async def test_keys_of_all_kinds_come_back_as_they_are(storage: Storage) -> None:
-    for key in KEYS:
+async def test_keys_of_all_kinds_come_back_as_they_are(place: Place, storage: Storage) -> None:
+    keys = [key for key in KEYS if place.keeps_backslashes or "\\" not in key]
+    for key in keys:
         await put_bytes(storage, key, key.encode())
-    assert await listed(storage) == sorted(KEYS, key=str.encode)
-    for key in KEYS:
+    assert await listed(storage) == sorted(keys, key=str.encode)
+    for key in keys:
         assert await get_bytes(storage, key) == key.encode()
         assert (await storage.stat(key)).key == key
         assert await listed(storage, key) == [key]
-    await storage.delete(KEYS)
+    await storage.delete(keys)
     assert await listed(storage) == []
 
 
@@ -484,9 +485,10 @@ async def test_an_empty_storage_lists_nothing(storage: Storage) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_10_000_keys_are_listed_in_order(storage: Storage) -> None:
+async def test_thousands_of_keys_are_listed_in_order(place: Place, storage: Storage) -> None:
     rng = random.Random(4)
-    keys = [f"chunks/rs{number % 3}/{rng.randbytes(6).hex()}.zst" for number in range(10_000)]
+    keys = [f"chunks/rs{number % 3}/{rng.randbytes(6).hex()}.zst" for number in range(place.many)]
+    middle = place.many // 2
     remaining = iter(keys)
 
     async def write() -> None:
@@ -499,9 +501,9 @@ async def test_10_000_keys_are_listed_in_order(storage: Storage) -> None:
     in_order = sorted(keys)
     assert await listed(storage) == in_order
     assert await listed(storage, "chunks/rs1/") == [key for key in in_order if "/rs1/" in key]
-    assert await listed(storage, after=in_order[4999]) == in_order[5000:]
-    assert await listed(storage, "chunks/rs2/", after=in_order[4999]) == [
-        key for key in in_order[5000:] if "/rs2/" in key
+    assert await listed(storage, after=in_order[middle - 1]) == in_order[middle:]
+    assert await listed(storage, "chunks/rs2/", after=in_order[middle - 1]) == [
+        key for key in in_order[middle:] if "/rs2/" in key
     ]
     await storage.delete(iter(keys))
     assert await listed(storage) == []

@@ -1,0 +1,183 @@
+"""One client of one bucket: how requests are made, paced, named and translated."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from aiobotocore.config import AioConfig
+
+from agent.errors import ConfigError, PermissionDenied
+from agent.storage.pacing import Pace
+from agent.storage.retrying import Attempts
+from agent.storage.s3.credentials import CredentialChain, Signer
+from agent.storage.s3.encryption import Encryption
+from agent.storage.s3.errors import VENDOR_ERRORS, CredentialsExpired, translated
+from agent.storage.s3.sessions import new_session
+from agent.storage.surroundings import Surroundings
+from agent.version import VERSION
+from agent.wire.storage_s3 import DEFAULT_REGION, S3Settings
+
+CONNECT_TIMEOUT_S: Final = 10
+READ_TIMEOUT_S: Final = 60
+POOL: Final = 4096
+"""Not the limit of requests, which `Pace` keeps: a stream that waits for its reader holds a
+connection, and a reader that stores something between two blocks must get another."""
+_SYSTEM_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+class Connection:
+    """Create it with `Connection.open`."""
+
+    def __init__(
+        self, settings: S3Settings, surroundings: Surroundings, stack: AsyncExitStack
+    ) -> None:
+        self.settings = settings
+        self.surroundings = surroundings
+        self.encryption = Encryption(settings.server_side_encryption, surroundings.secrets)
+        self.pace = Pace(settings.max_connections, surroundings.clock)
+        self.address = f"s3://{settings.bucket}" + (
+            f"/{settings.prefix}" if settings.prefix else ""
+        )
+        self._stack = stack
+        self._client: Any = None
+        self._signer: Signer | None = None
+
+    @classmethod
+    async def open(cls, settings: S3Settings, surroundings: Surroundings) -> Connection:
+        """Prepare everything; the first request is the first word to the server. Raises
+        `ConfigError`."""
+        stack = AsyncExitStack()
+        connection = cls(settings, surroundings, stack)
+        try:
+            await connection._connect()
+        except BaseException:
+            await stack.aclose()
+            raise
+        return connection
+
+    @property
+    def signer(self) -> Signer:
+        """Whom requests are signed for."""
+        if self._signer is None:
+            raise RuntimeError(f"{self.address} is not open")
+        return self._signer
+
+    async def _connect(self) -> None:
+        settings = self.settings
+        if self.encryption.has_customer_key and (settings.endpoint_url or "").startswith("http:"):
+            raise ConfigError(
+                "sseCustomerKey would be sent in clear to an http:// endpoint",
+                hint="use https://, or another way of encryption",
+            )
+        verify = self._verify()
+        region = settings.region or self._environment("AWS_REGION", "AWS_DEFAULT_REGION")
+        chain = CredentialChain(
+            settings.credentials, self.surroundings, region=region, verify=verify
+        )
+        self._signer = chain.signer()
+        session = new_session(signer=self._signer)
+        try:
+            self._client = await self._stack.enter_async_context(
+                session.create_client(
+                    "s3",
+                    region_name=region or DEFAULT_REGION,
+                    endpoint_url=settings.endpoint_url,
+                    verify=verify,
+                    config=self._config(),
+                )
+            )
+        except (*VENDOR_ERRORS, ValueError) as error:
+            raise translated(error, f"cannot open {self.address}") from error
+
+    def _config(self) -> AioConfig:
+        wanted = self.settings.force_path_style
+        if wanted == "auto":
+            style = "path" if self.settings.endpoint_url else "auto"
+        else:
+            style = "path" if wanted else "virtual"
+        return AioConfig(
+            signature_version="s3v4",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            max_pool_connections=POOL,
+            tcp_keepalive=True,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            s3={"addressing_style": style},
+            # Checksums are ours, as headers: botocore's go into trailers, which servers refuse.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            user_agent_extra=f"tidelog/{VERSION}",
+        )
+
+    def _environment(self, *names: str) -> str | None:
+        found = (self.surroundings.environment.get(name) for name in names)
+        return next(filter(None, found), None)
+
+    def _verify(self) -> str | bool | None:
+        if self.settings.insecure_skip_tls_verify:
+            return False
+        if self.settings.endpoint_ca is None:
+            return None
+        pem = self.surroundings.secrets.text(self.settings.endpoint_ca)
+        try:
+            ssl.create_default_context(cadata=pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError("endpointCA holds no PEM certificates") from error
+        # The library wants a file. Certificates are public; authorities of the system stay trusted.
+        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tidelog-ca-"))
+        bundle = Path(directory) / "authorities.pem"
+        given = self._environment("AWS_CA_BUNDLE", "SSL_CERT_FILE")
+        system = next((path for path in (given, *_SYSTEM_BUNDLES) if _exists(path)), None)
+        bundle.write_text((Path(system).read_text() + "\n" if system else "") + pem)
+        return str(bundle)
+
+    def name(self, key: str) -> str:
+        """The name in the bucket of a key of the repository."""
+        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
+
+    def attempts(self, verb: str, key: str) -> Attempts:
+        """A counter of the attempts at one request."""
+        around = self.surroundings
+        return Attempts(verb, key, around.policy, around.clock, around.on_retry)
+
+    def cannot(self, action: str, key: str | None) -> str:
+        """`cannot write 'a/b' to s3://bucket/prefix`."""
+        return (
+            f"cannot {action} {key!r} in {self.address}"
+            if key is not None
+            else (f"cannot {action} {self.address}")
+        )
+
+    async def call(
+        self, operation: str, action: str, key: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """One request. Raises errors of `agent.errors`."""
+        async with self.pace.turn():
+            try:
+                answer = await getattr(self._client, operation)(
+                    Bucket=self.settings.bucket, **parameters
+                )
+            except (*VENDOR_ERRORS, ValueError) as error:
+                found = translated(error, self.cannot(action, key))
+                if isinstance(found, CredentialsExpired) and not self.signer.forget():
+                    found = PermissionDenied(
+                        str(found), hint="give new credentials: the session token has expired"
+                    )
+                raise found from error
+        return dict(answer)
+
+    async def aclose(self) -> None:
+        """Close all connections. Idempotent."""
+        await self._stack.aclose()
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and Path(path).is_file()

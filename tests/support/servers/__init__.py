@@ -1,0 +1,1 @@
+"""Real servers of object stores and token services, as processes of the test run."""
