@@ -335,3 +335,31 @@ async def test_an_arbiter_is_told_from_a_wrong_password(mongod: object) -> None:
         with pytest.raises(PermissionDenied) as caught:
             await open_control(wrong, app_name="tests")
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_shard_leads_to_its_config_servers(one_node: ReplicaSet, mongod: object) -> None:
+    async with ReplicaSet(SetOptions(name="cfg")) as config:
+        identity = {
+            "_id": "shardIdentity",
+            "shardName": "one",
+            "configsvrConnectionString": f"cfg/{config.data_nodes[0].host}",
+        }
+        versions = one_node.client().admin["system.version"]
+        versions.insert_one(identity)
+        try:
+            control = await open_control(one_node.uri(), app_name="tests")
+            assert (control.replset, control.member) == ("cfg", "one")
+            await ensure_schema(control)
+            await control.aclose()
+        finally:
+            versions.delete_one({"_id": "shardIdentity"})
+        assert config.client().admin[CONFIG].count_documents({}) == 1
+
+
+async def test_credentials_and_tls_are_used_on_the_whole_way(mongod: object) -> None:
+    async with ReplicaSet(SetOptions(name="tls", auth=Auth(), tls=True)) as replset:
+        control = await open_control(
+            replset.uri_of(replset.data_nodes[0]), app_name="tests", timeout_s=20
+        )
+        await ensure_schema(control)
+        await control.aclose()
