@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "describe-restore": "Show everything known of a restore.",
     "list": "List backups or restores.",
     "logs": "Show what the agents did.",
+    "oplog-replay": "Apply archived oplog to the data as it is.",
     "restore": "Restore a backup.",
     "status": "Show the cluster, what runs, and the backups.",
     "version": "Print the version.",

@@ -86,6 +86,11 @@ def restore_key(name: str, replset: str, epoch: int, number: int) -> str:
     return f"restores/{name}/{replset}-{epoch:08d}-{number:08d}.json"
 
 
+def replay_base_key(name: str, replset: str) -> str:
+    """What the target of an `oplog-replay` looked like before it."""
+    return f"restores/{name}/{replset}-base.json.zst"
+
+
 _BACKUP = re.compile(r"backups/([^/]+)/backup\.json")
 
 

@@ -42,7 +42,7 @@ def bid_delay_s(position: int) -> float:
 def _is_fit(node: NodeStatus, kind: Kind | None) -> bool:
     if not node.is_live or node.role not in _PRIORITY:
         return False
-    if kind is Kind.RESTORE:
+    if kind is not None and kind.writes_data:
         return node.role is Role.PRIMARY
     return node.priority is None or node.priority > 0
 

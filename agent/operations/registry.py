@@ -6,6 +6,7 @@ from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
 from agent.operations.deletion import DeleteBackupKind
 from agent.operations.restore.kind import RestoreKind
+from agent.operations.restore.onto import OplogReplayKind
 from agent.operations.resync import ResyncKind
 from agent.wire.operations import Kind
 
@@ -15,6 +16,7 @@ def all_kinds() -> dict[Kind, OperationKind]:
     kinds: list[OperationKind] = [
         BackupKind(),
         RestoreKind(),
+        OplogReplayKind(),
         DeleteBackupKind(),
         ResyncKind(),
     ]

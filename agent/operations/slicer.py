@@ -32,7 +32,7 @@ from agent.errors import (
     TidelogError,
     Transient,
 )
-from agent.mongo.oplog import Position, window_left
+from agent.mongo.oplog import Position, oldest_entry, window_left
 from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.context import Services
 from agent.operations.repository import claim
@@ -131,7 +131,7 @@ class Slicer:
         ]
 
     async def _is_restoring(self) -> bool:
-        return any(op.kind is Kind.RESTORE for op in await self._services.operations.active())
+        return any(op.kind.writes_data for op in await self._services.operations.active())
 
     async def _slice(self, turn: _Turn) -> None:
         """Archive until settings change, a restore begins or the lease is lost."""
@@ -198,7 +198,7 @@ class Slicer:
         live to note; a new one where there is none or a restore sealed it."""
         runs = await self._services.runs.runs(self._replset)
         if not runs:
-            return await self._begun(epoch)
+            return await self._begun(epoch, await self._first_base())
         last = runs[-1]
         if last.sealed:
             run = await self._begun(epoch)
@@ -216,8 +216,17 @@ class Slicer:
         await self._services.runs.save(run)
         return run
 
-    async def _begun(self, epoch: int) -> Run:
-        start = (await self._services.node.hello()).majority
+    async def _first_base(self) -> OpTime | None:
+        """Where slicing may begin so that the newest backup, taken before slicing was switched on,
+        can be carried on from: None where the oplog no longer reaches it."""
+        known = await self._services.catalog.backups()
+        bases = [b.last_write for b in known if b.cluster_id == self._services.cluster_id]
+        oldest = await oldest_entry(self._services.node)
+        return max((base for base in bases if base > oldest), default=None)
+
+    async def _begun(self, epoch: int, start: OpTime | None = None) -> Run:
+        if start is None:
+            start = (await self._services.node.hello()).majority
         run = Run(
             id=f"{self._replset}/{start.key}/{epoch}",
             replset=self._replset,

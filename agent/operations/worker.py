@@ -38,7 +38,7 @@ from agent.operations.machine import (
     watched,
 )
 from agent.wire.nodes import Role
-from agent.wire.operations import Kind, Operation, Progress, State
+from agent.wire.operations import Operation, Progress, State
 from agent.wire.settings import Settings
 
 LEAD_WITHIN_S: Final = 180.0
@@ -174,7 +174,7 @@ class Worker:
             now = self._clock.monotonic()
             if now - self._sign_of_life > STALLED_AFTER_S:
                 raise NodeUnavailable(f"nothing moved for {STALLED_AFTER_S / 60:g} minutes")
-            if self.operation.kind is Kind.RESTORE and now - asked_at >= ROLE_EVERY_S:
+            if self.operation.kind.writes_data and now - asked_at >= ROLE_EVERY_S:
                 asked_at = now
                 await self._check_role()
 

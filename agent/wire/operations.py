@@ -68,6 +68,7 @@ class Kind(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    OPLOG_REPLAY = "oplog-replay"
     DELETE_BACKUP = "delete-backup"
     RESYNC = "resync"
     UNKNOWN = "unknown"
@@ -78,9 +79,15 @@ class Kind(StrEnum):
         return cls.UNKNOWN
 
     @property
+    def writes_data(self) -> bool:
+        """It changes the users' data: only primaries do it, and what is archived afterwards is
+        another timeline."""
+        return self in (Kind.RESTORE, Kind.OPLOG_REPLAY)
+
+    @property
     def is_exclusive(self) -> bool:
         """At most one operation of the exclusive kinds exists that is not terminal."""
-        return self in (Kind.BACKUP, Kind.RESTORE, Kind.RESYNC)
+        return self in (Kind.BACKUP, Kind.RESTORE, Kind.OPLOG_REPLAY, Kind.RESYNC)
 
 
 class ErrorRecord(Record):

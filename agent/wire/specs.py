@@ -52,6 +52,14 @@ class RestoreSpec(Record):
         return bool(self.ns or self.exclude_ns or self.ns_from)
 
 
+class OplogReplaySpec(Record):
+    """`ctl oplog-replay`: what happened in `(start, end]`, onto the data as it is."""
+
+    start: OpTime
+    end: OpTime
+    replset_remapping: dict[str, str] = Field(default_factory=dict)
+
+
 class DeleteBackupSpec(Record):
     """`ctl delete-backup`: the names that the client chose and showed."""
 

@@ -37,9 +37,21 @@ async def create_all(job: Job) -> None:
     while batch := list(islice(remaining, AT_ONCE)):
         job.check()
         await apply_commands(job.node, batch)
+    await _mark(job)
+    await fault_point("restore.created")
+
+
+async def create_marker(job: Job) -> None:
+    """Create the one collection of our own that a replay onto live data needs."""
+    job.check()
+    await apply_commands(job.node, [_own(job, MARKER)])
+    if not job.keeper.state.replay_begun:
+        await _mark(job)
+
+
+async def _mark(job: Job) -> None:
     job.check()
     await apply_commands(job.node, [marking(job.op_id, 0)])
-    await fault_point("restore.created")
 
 
 def _own(job: Job, namespace: str) -> dict[str, Any]:

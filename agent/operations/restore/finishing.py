@@ -8,7 +8,7 @@ agent's own user is what it was on the target before, and all others are the bac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import bson
@@ -37,6 +37,26 @@ def indexes_to_build(collection: Collection, present: Present | None) -> list[di
         for name, spec in collection.indexes.items()
         if name != _IDENTITY and name not in there and not spec.get("clustered")
     ]
+
+
+async def drop_indexes(job: Job, before: Mapping[bytes, Mapping[str, Any]]) -> None:
+    """Drop those that the target had before and that the oplog has dropped or changed since; what
+    was changed is built anew. `before` is `{UUID in the oplog: {name: specification}}`."""
+    present = {p.uuid: p for p in await collections(job.node)}
+    for collection in job.catalogue:
+        found = present.get(collection.target_uuid)
+        held = before.get(collection.uuid, {})
+        gone = {
+            name
+            for name in (found.indexes if found else ())
+            if name != _IDENTITY and name in held and collection.indexes.get(name) != held[name]
+        }
+        for name in sorted(gone):
+            job.check()
+            told = {"dropIndexes": split(collection.target_ns)[1], "index": name}
+            await apply_commands(
+                job.node, [operation(collection.target_ns, collection.target_uuid, told)]
+            )
 
 
 async def build_indexes(job: Job) -> int:

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.archive.manifest import ChunkObject, SliceRef
 from agent.clock import Clock
 from agent.mongo.node import Node
 from agent.operations.restore.pace import Pace
-from agent.operations.restore.plan import Plan
 from agent.operations.restore.state import StateKeeper
 from agent.replay.catalogue import Catalogue
 from agent.replay.scope import Scope
 from agent.storage.base import Storage
 from agent.wire.namespaces import TEMPORARY
 from agent.wire.operations import Progress
+from agent.wire.optime import OpTime
 
 MARKER: Final = f"admin.{TEMPORARY}Marker"
 """Holds, for each restore, the last entry whose commands were carried out."""
@@ -64,6 +65,18 @@ class Tuning:
     commit_quorum: str | int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is loaded, and what is replayed onto it."""
+
+    catalogue_at: OpTime
+    """Commands at or before it are in the catalogue that the replay begins with."""
+    objects: tuple[ChunkObject, ...]
+    slices: tuple[SliceRef, ...]
+    until: OpTime
+    """Inclusive."""
+
+
 @dataclass(slots=True)
 class Job:
     """One replica set's restore, as one worker does it."""
@@ -72,7 +85,7 @@ class Job:
     node: Node
     storage: Storage
     clock: Clock
-    plan: Plan
+    base: Base
     tuning: Tuning
     keeper: StateKeeper
     check: Callable[[], None]

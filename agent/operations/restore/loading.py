@@ -56,7 +56,7 @@ class Unit:
 
 def plan_units(job: Job) -> list[Unit]:
     """All units, numbered the same for every worker of the restore."""
-    objects = job.plan.manifest.objects
+    objects = job.base.objects
     wanted = {c.uuid.hex(): c for c in job.catalogue if not c.is_ignored}
     units: list[Unit] = []
     capped: dict[str, list[tuple[ChunkObject, tuple[Segment, ...]]]] = defaultdict(list)

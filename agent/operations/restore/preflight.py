@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Final
 
 from agent.archive.codec import in_thread
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
-from agent.errors import IntegrityError, ObjectNotFound, Refused
+from agent.errors import IntegrityError, ObjectNotFound, Refused, TargetNotCovered
 from agent.operations.restore.plan import Plan
 from agent.replay.commands import KNOWN
 from agent.replay.scope import Scope
 from agent.storage.base import Storage
+from agent.wire.optime import OpTime
 
 READERS: Final = 4
 _BLOCK: Final = 1 << 20
@@ -55,6 +57,24 @@ def check_slices(plan: Plan) -> None:
         reached = item.end
     if max(reached, manifest.last_write) < plan.until:
         raise IntegrityError(f"the slices end at {reached}, before {plan.until}")
+
+
+def check_chain(slices: Sequence[SliceRef], since: OpTime, until: OpTime) -> None:
+    """The slices link and hold everything in `(since, until]`. Raises `TargetNotCovered` naming
+    what is covered, `IntegrityError` for a broken link."""
+    if not slices or slices[0].start > since:
+        raise TargetNotCovered(
+            f"no slices begin at or before {since}",
+            hint="'ctl list --unbacked' shows what there is",
+        )
+    for previous, item in pairwise(slices):
+        if not _continues(item, previous, is_seam=False):
+            raise IntegrityError(f"{item.key} does not continue {previous.key}")
+    if slices[-1].end < until:
+        raise TargetNotCovered(
+            f"the slices from {since} on reach {slices[-1].end}, not {until}",
+            hint="'ctl list --unbacked' shows what there is",
+        )
 
 
 def _continues(item: SliceRef, previous: SliceRef, *, is_seam: bool) -> bool:

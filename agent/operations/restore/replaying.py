@@ -194,7 +194,7 @@ async def replay(job: Job) -> None:
     rebuilt, without touching the target."""
     state = job.keeper.state
     is_done = state.stage.is_past(Stage.REPLAYED)
-    applied_until = job.plan.until if is_done else state.checkpoint or ZERO
+    applied_until = job.base.until if is_done else state.checkpoint or ZERO
     resumption = None
     if not is_done:
         if state.replay_begun:
@@ -203,12 +203,12 @@ async def replay(job: Job) -> None:
             await job.keeper.save(replay_begun=True)
     interpreter = Interpreter(
         job.catalogue,
-        Span(job.plan.manifest.catalogue_at.pack(), job.plan.until.pack(), applied_until.pack()),
+        Span(job.base.catalogue_at.pack(), job.base.until.pack(), applied_until.pack()),
         transactions=Transactions(),
         resumption=resumption,
     )
-    job.tally.bytes_total += sum(item.plain_bytes for item in job.plan.slices)
-    await Replayer(job, job.plan.slices, interpreter).run()
+    job.tally.bytes_total += sum(item.plain_bytes for item in job.base.slices)
+    await Replayer(job, job.base.slices, interpreter).run()
     if is_done:
         job.catalogue.settle()
     else:

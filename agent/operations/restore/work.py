@@ -31,7 +31,7 @@ from agent.operations.restore.finishing import (
     prove_structure,
     set_expiry,
 )
-from agent.operations.restore.job import Job, Tally, Tuning, is_over
+from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
 from agent.operations.restore.loading import Loader
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.plan import Plan
@@ -197,7 +197,12 @@ class RestoreWork:
             node=node,
             storage=self._storage,
             clock=self._part.services.clock,
-            plan=self._plan,
+            base=Base(
+                self._plan.manifest.catalogue_at,
+                self._plan.manifest.objects,
+                self._plan.slices,
+                self._plan.until,
+            ),
             tuning=self._tuning(),
             keeper=self._keeper,
             check=self._part.lease.check,

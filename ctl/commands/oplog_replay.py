@@ -1,0 +1,75 @@
+"""`ctl oplog-replay`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.wire.operations import Kind, Operation
+from agent.wire.optime import parse_target
+from agent.wire.specs import OplogReplaySpec
+from ctl.invocation import Invocation, Result, pass_invocation
+from ctl.options import global_options, remapping_option, wait_options, yes_option
+from ctl.render import optime
+from ctl.submission import brief, brief_text, carry_out, submit
+
+if TYPE_CHECKING:
+    from ctl.session import Session
+
+
+@click.command("oplog-replay")
+@click.option("--start", required=True, metavar="T", help="From after this moment.")
+@click.option("--end", required=True, metavar="T", help="To this moment, inclusive.")
+@remapping_option
+@yes_option
+@wait_options
+@global_options
+@pass_invocation
+def command(
+    invocation: Invocation,
+    /,
+    *,
+    start: str,
+    end: str,
+    replset_remapping: dict[str, str] | None,
+    yes: bool,
+    wait: bool,
+    wait_time: float | None,
+) -> None:
+    """Apply what was archived between two moments to the data as it is, indexes included.
+
+    For data that was restored by other means up to --start. What is there is overwritten by what
+    the oplog says; nothing is dropped that the oplog does not drop.
+    """
+    spec = OplogReplaySpec(
+        start=parse_target(start),
+        end=parse_target(end),
+        replset_remapping=replset_remapping or {},
+    )
+
+    async def run(session: Session) -> Result:
+        words = f"The oplog from {optime(spec.start)} to {optime(spec.end)} will be applied here."
+        if not session.output.confirm(words, "Replay?", yes=yes):
+            return Result({"status": "declined"}, "nothing was replayed")
+        operation = await submit(session, Kind.OPLOG_REPLAY, spec)
+        operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
+        return _result(operation, spec)
+
+    invocation.perform(run)
+
+
+def _result(operation: Operation, spec: OplogReplaySpec) -> Result:
+    data: dict[str, Any] = {
+        **brief(operation),
+        "start": spec.start.to_json(),
+        "restored_to": spec.end.to_json(),
+        "replsets": [
+            {"name": part.replset, "status": part.state.value, "node": part.node, **part.result}
+            for part in operation.parts
+        ],
+    }
+    if not operation.state.is_terminal:
+        return Result(data, brief_text(operation))
+    applied = sum(int(part.result.get("operations_applied", 0)) for part in operation.parts)
+    return Result(data, f"Replayed {applied} operations, to {optime(spec.end)}")
