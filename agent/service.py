@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -46,7 +47,7 @@ from agent.operations.registry import all_kinds
 from agent.operations.runner import Runner
 from agent.operations.slicer import Slicer
 from agent.storage.base import Storage
-from agent.storage.registry import open_storage
+from agent.storage.registry import StorageOptions, open_storage
 from agent.store.catalog import Catalog
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, open_control
@@ -126,7 +127,7 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         leases=leases,
         nodes=registry,
         settings=settings,
-        open_storage=_open_storage,
+        open_storage=partial(_open_storage, node.host),
         clock=clock,
         budget_bytes=config.memory.budget,
     )
@@ -141,7 +142,12 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         slicer=Slicer(services),
         wakeups=(wakeup, settings_wakeup),
         settings_watch=SettingsWatch(
-            settings, node.host, condition, _check_storage, settings_wakeup, clock
+            settings,
+            node.host,
+            condition,
+            partial(_check_storage, node.host),
+            settings_wakeup,
+            clock,
         ),
         clock=clock,
     )
@@ -206,21 +212,21 @@ async def _watchdog(clock: Clock) -> None:
         await clock.sleep(period_s)
 
 
-async def _open_storage(settings: Settings, profile: str) -> Storage:
+async def _open_storage(node: str, settings: Settings, profile: str) -> Storage:
     if profile != "main":
         raise NotFound(f"there is no profile {profile}", hint="the only one is main")
     if settings.storage is None:
         raise ConfigError(
             "no storage is configured", hint="set one with 'ctl config --file storage.yaml'"
         )
-    return await open_storage(settings.storage)
+    return await open_storage(settings.storage, StorageOptions(node=node))
 
 
-async def _check_storage(settings: Settings) -> None:
+async def _check_storage(node: str, settings: Settings) -> None:
     """Raises `TidelogError`, also for what a driver's library should have said otherwise: settings
     that do not work must not end the agent."""
     try:
-        storage = await _open_storage(settings, "main")
+        storage = await _open_storage(node, settings, "main")
         try:
             await storage.verify()
         finally:
