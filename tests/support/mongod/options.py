@@ -73,6 +73,8 @@ class SetOptions:
     members: tuple[Member, ...] = (Member(),)
     auth: Auth | None = None
     tls: bool = False
+    tls_demands_certificates: bool = False
+    """Whether a client without a certificate is turned away; else it may log in by a password."""
     oplog_mb: int = 64
     cache_gb: float = 0.25
     election_timeout_ms: int = 2_000
@@ -99,7 +101,9 @@ def server_arguments(
     if keyfile is not None:
         arguments += ["--keyFile", str(keyfile)]
     if certificates is not None:
-        arguments += ["--tlsMode", "requireTLS", "--tlsAllowConnectionsWithoutCertificates"]
+        arguments += ["--tlsMode", "requireTLS"]
+        if not options.tls_demands_certificates:
+            arguments += ["--tlsAllowConnectionsWithoutCertificates"]
         arguments += ["--tlsCAFile", str(certificates.ca)]
         arguments += ["--tlsCertificateKeyFile", str(certificates.server)]
     return [*arguments, *options.arguments]

@@ -266,6 +266,8 @@ class ReplicaSet:
             options = {**options, "authSource": "admin"}
         if self.certificates is not None:
             options = {**options, "tls": "true", "tlsCAFile": str(self.certificates.ca)}
+            if self.options.tls_demands_certificates:
+                options["tlsCertificateKeyFile"] = str(self.certificates.client)
         return f"mongodb://{credentials}{hosts}/?{urlencode(options)}"
 
 
