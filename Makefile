@@ -66,6 +66,10 @@ format: bootstrap ## format, and repair what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+.PHONY: docs
+docs: bootstrap ## write docs/settings.md anew from the settings' models
+	@$(PYTHON) -m tests.support.settings_reference
+
 .PHONY: lock
 lock: bootstrap ## write the lock files anew; ARGS=--upgrade takes newer versions
 	@.ci/lock $(ARGS)

@@ -34,9 +34,9 @@ class MongodbConfig(_Section):
     """How to reach the node that this agent serves."""
 
     uri: SecretStr | None = None
-    """Host and port of the mongod on this machine."""
+    """Of the mongod on this machine, and no other."""
     uri_file: Path | None = None
-    """A file that holds the connection string, e.g. a systemd credential; read again on SIGHUP."""
+    """A file that holds the connection string, e.g. a systemd credential."""
     deadline: Duration = 60.0
     """The agent ends when the database has not answered for so long: a supervisor starts it again,
     and everybody sees that it is not there."""
@@ -71,7 +71,7 @@ class Config(_Section):
     memory: MemoryConfig = MemoryConfig()
     stop: StopConfig = StopConfig()
     listen: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
-    """`HOST:PORT` of the health page."""
+    """`HOST:PORT` of the health page; no effect in this version."""
 
     def uri(self) -> str:
         """The connection string. Raises `ConfigError` when none is given."""

@@ -58,7 +58,7 @@ class PitrSettings(Section):
     auto_base: bool = False
     """Take a backup by itself where a new timeline begins."""
     oplog_only: bool = False
-    """Archive without a base backup."""
+    """Of PBM's files; no effect: the oplog is archived with and without a base backup."""
     priority: dict[str, float] = Field(default_factory=dict)
     """`host:port` → priority for slicing."""
     compression: Compression | None = None
@@ -76,7 +76,7 @@ class BackupTimeouts(Section):
     """How long the steps of a backup may take."""
 
     starting_status: Duration = 33.0
-    """Until every replica set has an agent working on it; PBM's default."""
+    """Of PBM's files; no effect: an operation fails when no agent took it for two minutes."""
     balancer_stop: Duration = 0.0
     """Of PBM's files; no effect: the balancer is not stopped."""
 
@@ -90,11 +90,11 @@ class BackupSettings(Section):
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
     """Of zstd; 1 is the fastest of the positive ones and keeps most of the gain."""
     num_parallel_collections: int | None = Field(default=None, ge=1)
-    """Ranges read at once; without it, half the CPUs and at least 2."""
+    """Ranges read at once; without it 3."""
     num_parallel_files: int | None = None
     """Of PBM's physical backups; no effect."""
     oplog_span_min: float | None = Field(default=None, gt=0)
-    """Minutes after which a slice closes during a backup; without it as in `pitr`."""
+    """Of PBM's files; no effect: slices of a backup are cut by size, and closed at its end."""
     timeouts: BackupTimeouts = BackupTimeouts()
 
     @property
@@ -109,11 +109,11 @@ class RestoreSettings(Section):
     batch_size: int = Field(default=500, ge=1)
     """Of PBM's files; batches here are cut by bytes, so it has no effect."""
     num_insertion_workers: int | None = Field(default=None, ge=1)
-    """Inserting streams at once for one collection."""
+    """As `numParallelCollections`; the greater of the two holds."""
     num_parallel_collections: int | None = Field(default=None, ge=1)
-    """Collections or ranges loaded at once; without it, half the CPUs and at least 2."""
+    """Chunks loaded at once; without it 3."""
     num_download_workers: int | None = Field(default=None, ge=1)
-    """Objects read from storage at once."""
+    """Of PBM's physical restores; no effect."""
     index_commit_quorum: str | int | None = None
     """`votingMembers`, `majority` or a number of members."""
     num_parallel_files: int | None = None
