@@ -160,10 +160,10 @@ def _certificate_error(error: BaseException | None) -> str | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            error = error.certificate_error
         if isinstance(error, ssl.SSLCertVerificationError):
             return error.verify_message
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return _first_line(error.certificate_error)
         inner = getattr(error, "kwargs", {}).get("error") if hasattr(error, "kwargs") else None
         error = inner or error.__cause__ or error.__context__
     return None

@@ -136,15 +136,16 @@ class ObjectUpload:
         """The request that makes the object visible; in doubt until it is answered."""
         if self._manners.conditional:
             parameters["IfNoneMatch"] = "*"
-        was_in_doubt, self._in_doubt = self._in_doubt, True
+        self._in_doubt = True
         try:
             answer = await self._call(operation, **parameters)
         except ObjectExists:
-            if was_in_doubt and await self._is_there():
+            # Perhaps by an attempt whose answer was lost, be it ours or one that the HTTP client
+            # made by itself when a kept connection broke.
+            if not await self._is_there():
                 self._in_doubt = False
-                return {}
-            self._in_doubt = False
-            raise
+                raise
+            answer = {}
         except TidelogError as error:
             self._in_doubt = isinstance(error, Transient)
             raise

@@ -22,6 +22,7 @@ from agent.storage.s3.sessions import new_session
 from agent.wire.storage_s3 import S3Settings
 from tests.support.mongod.certificates import Certificates
 from tests.support.mongod.ports import free_port
+from tests.support.servers.oidc import Issuer
 from tests.support.servers.process import ServerFailedError, ServerProcess, program
 
 BUCKET: Final = "tidelog-tests"
@@ -37,6 +38,10 @@ class Identity:
     access_key: str
     secret_key: str
 
+    def written(self) -> dict[str, str]:
+        """As in settings."""
+        return {"accessKeyId": self.access_key, "secretAccessKey": self.secret_key}
+
 
 ADMIN: Final = Identity("AKADMIN", secrets.token_hex(16))
 AGENT: Final = Identity("AKAGENT", secrets.token_hex(16))
@@ -50,8 +55,9 @@ WEB_ROLE: Final = "arn:aws:iam::role/WebRole"
 class SeaweedFS:
     """A running server."""
 
-    def __init__(self, issuer: str | None = None) -> None:
-        self._issuer = issuer or "http://127.0.0.1:1"
+    def __init__(self) -> None:
+        self.issuer = Issuer()
+        """Of the web identities that `WEB_ROLE` trusts."""
         self._process = ServerProcess("seaweedfs")
         self.certificates = Certificates.create(self._process.directory)
         self.http = ""
@@ -77,7 +83,7 @@ class SeaweedFS:
         directory = self._process.directory
         (directory / "data").mkdir()
         (directory / "s3.json").write_text(json.dumps(_identities()))
-        (directory / "iam.json").write_text(json.dumps(_iam(self._issuer)))
+        (directory / "iam.json").write_text(json.dumps(_iam(self.issuer.url)))
         self.http = f"http://127.0.0.1:{ports[3]}"
         self.https = f"https://127.0.0.1:{ports[4]}"
         self._process.start(
@@ -92,18 +98,16 @@ class SeaweedFS:
         self._process.stop()
 
     def settings(self, prefix: str = "", **more: Any) -> S3Settings:
-        """Of the agent's identity, over http."""
+        """Of the agent's identity (None: whatever is found), over http."""
         identity = more.pop("identity", AGENT)
         given: dict[str, Any] = {
             "bucket": BUCKET,
             "prefix": prefix,
             "region": "us-east-1",
             "endpointUrl": self.http,
-            "credentials": {
-                "accessKeyId": identity.access_key,
-                "secretAccessKey": identity.secret_key,
-            },
         }
+        if identity is not None:
+            given["credentials"] = identity.written()
         return S3Settings.model_validate(given | more)
 
     def client(self, identity: Identity = ADMIN, *, url: str | None = None) -> Any:
