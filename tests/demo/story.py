@@ -1,6 +1,8 @@
 """A replica set, an agent beside each node, a backup under load, a disaster, a restore, a proof.
 
-The proof does not rely on Tidelog: what the set held at the backup's last write is rebuilt by
+The restore goes to a moment after the backup, picked out of the middle of the writes: the backup
+carries it to its last write, the oplog slices that the agents archive all the time from there on.
+The proof does not rely on Tidelog: what the set held at that moment is rebuilt by
 mongod's own crash recovery from a copy of a node's files (`tests.support.oracle`), so writers,
 schema changes and transactions need not stop for it; then mongod's `dbHash` of every collection is
 compared, and collection options, UUIDs, index specs, views, users and roles with it.
@@ -28,12 +30,16 @@ from tests.support.mongod import Member, ReplicaSet, SetOptions
 from tests.support.oracle import Oracle
 from tests.support.reaper import REAPER
 from tests.support.workload import DEFAULT_WEIGHTS, Workload, seed_everything
+from tests.support.workload.runner import mark
 
 _ACTIONS_A_SECOND: Final = 60.0
 _CHANGES_A_SECOND: Final = 200.0
 # Without `drop_database`, so that there is something to compare at the end.
 _WEIGHTS: Final = {**DEFAULT_WEIGHTS, "create": 10.0, "drop_database": 0.0}
 _BEFORE_THE_BACKUP: Final = 150
+_AFTER_THE_BACKUP: Final = 150
+_AFTER_THE_MOMENT: Final = 50
+_COVERED_WITHIN_S: Final = 60.0
 _DEADLINE_S: Final = 120.0
 _SHOWN_DIFFERENCES: Final = 25
 _SERVERS_OWN: Final = frozenset({"admin", "config", "local"})
@@ -83,24 +89,27 @@ class Story:
             repository.mkdir()
             self._show("config --set storage.type=filesystem --set storage.filesystem.path=…")
             ctl.configure_filesystem(repository)
+            self._show("config --set pitr.enabled=true")
+            ctl.ok("config", "--set", "pitr.enabled=true")
         with stage.step(f"Load {self._size_mb} MB, and one of every kind of collection and index"):
             documents = load(replset.client(), self._size_mb)
             seed_everything(replset.client())
             stage.note(f"{documents:,} documents of bulk")
         with Oracle(replset, once=True) as oracle:
-            backup = self._back_up_under_load(replset, ctl, documents)
-            with stage.step("Ask mongod's own recovery what the set held at the last write"):
-                at = Timestamp(backup["last_write"]["T"], backup["last_write"]["I"])
-                truth = oracle.fingerprint(at)
-        # A later version restores to any second here: `restore --time`, truth by `oracle` again.
+            moment = self._back_up_under_load(replset, ctl, documents)
+            with stage.step("Ask mongod's own recovery what the set held at that moment"):
+                truth = oracle.fingerprint(moment)
         with stage.step("Destroy the data"):
             self._destroy(replset)
-        with stage.step("Restore"):
-            self._run(ctl, "restore", backup["name"], "--wait", "--yes")
+        with stage.step("Restore to the moment before"):
+            eventually(lambda: _is_covered(ctl, moment), _COVERED_WITHIN_S, every_s=0.5)
+            time = f"{moment.time},{moment.inc}"
+            self._run(ctl, "restore", "--time", time, "--wait", "--yes")
         with stage.step("Compare"):
             return self._compare(truth, fingerprint(replset.client()))
 
-    def _back_up_under_load(self, replset: ReplicaSet, ctl: Ctl, documents: int) -> dict[str, Any]:
+    def _back_up_under_load(self, replset: ReplicaSet, ctl: Ctl, documents: int) -> Timestamp:
+        """Back up while everything changes; answers a moment some seconds later."""
         stage, client = self._stage, replset.client()
         workload = Workload(client, self._seed, weights=_WEIGHTS, rate=_ACTIONS_A_SECOND)
         changes = Changes(client, documents, self._seed, rate=_CHANGES_A_SECOND)
@@ -110,10 +119,20 @@ class Story:
                 acted, changed = workload.stats().total, changes.made
                 backup = self._run(ctl, "backup", "--wait")
                 acted, changed = workload.stats().total - acted, changes.made - changed
+                later = workload.stats().total
+                eventually(lambda: workload.stats().total >= later + _AFTER_THE_BACKUP, 60)
+                moment = mark(client)
+                later = workload.stats().total - later
+                # Nothing of what comes after it may come back.
+                total = workload.stats().total
+                eventually(lambda: workload.stats().total >= total + _AFTER_THE_MOMENT, 60)
             stage.note(f"meanwhile {changed} changes of the bulk and {acted} actions of all kinds")
             last = backup["last_write"]
             stage.note(f"{backup['name']} is consistent at {last['T']},{last['I']}")
-        return backup
+            stage.note(
+                f"the moment to return to: {moment.time},{moment.inc}, {later} actions later"
+            )
+        return moment
 
     def _run(self, ctl: Ctl, *arguments: str) -> dict[str, Any]:
         """Run `ctl` with its progress on our terminal, and return its answer."""
@@ -158,6 +177,12 @@ class Story:
         for line in differences[:_SHOWN_DIFFERENCES]:
             self._console.print(f"    {line}", style="red", markup=False, soft_wrap=True)
         return not differences
+
+
+def _is_covered(ctl: Ctl, moment: Timestamp) -> bool:
+    """Whether the slices reach a moment; the newest writes follow within seconds."""
+    ends = [found["end_ts"] for found in ctl.ok("list")["pitr"]["ranges"]]
+    return any((end["T"], end["I"]) >= (moment.time, moment.inc) for end in ends)
 
 
 def _row(name: str, expected: dict[str, Any], found: dict[str, Any]) -> tuple[str, ...]:
