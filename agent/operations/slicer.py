@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 
 from agent.archive.codec import Compression
+from agent.archive.manifest import SliceRef
 from agent.clock import jittered
 from agent.coordination.election import bid_delay_s, rank
 from agent.coordination.lease import HeldLease, hold
@@ -37,6 +38,7 @@ from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.context import Services
 from agent.operations.repository import claim
 from agent.operations.slices import keys_after, read_slice_ref
+from agent.replay.commands import KNOWN
 from agent.storage.base import Storage
 from agent.wire.leases import slicer_scope
 from agent.wire.nodes import NodeStatus
@@ -178,6 +180,7 @@ class Slicer:
         async def remember(archived: Slice) -> None:
             turn.held.check()
             ref = archived.ref
+            self._report_unknown(ref)
             turn.run = turn.run.with_slice(
                 ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes
             )
@@ -192,6 +195,18 @@ class Slicer:
             previous_sha256=run.last_sha256,
             on_slice=remember,
         )
+
+    def _report_unknown(self, ref: SliceRef) -> None:
+        """Say now, not at the restore, that a slice holds what no replay here understands."""
+        unknown = sorted(set(ref.commands) - KNOWN)
+        if unknown:
+            log.error(
+                "oplog.unknown_command",
+                replset=self._replset,
+                commands=unknown,
+                key=ref.key,
+                hint="take a new backup: earlier ones can be restored up to this moment only",
+            )
 
     async def _continued(self, storage: Storage, epoch: int) -> Run:
         """The run to go on with: the last one, with the slices that its writer stored but did not
