@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import bson
-from bson import Binary
 
 from agent.mongo.cursor import raw_cursor
 from agent.mongo.node import Document, Node
@@ -62,18 +61,6 @@ async def drop_database(node: Node, database: str) -> None:
     with translated(f"dropping the database {database}"):
         command = {"dropDatabase": 1, "writeConcern": {"w": 1}}
         await node.command(database, command, timeout_s=DROP_TIMEOUT_S)
-
-
-def dropping(present: Present) -> Document:
-    """The drop of one collection as an operation of `applyOps`, which also drops what the `drop`
-    command refuses."""
-    database, collection = split(present.ns)
-    return {
-        "op": "c",
-        "ns": f"{database}.$cmd",
-        "ui": Binary(present.uuid, 4),
-        "o": {"drop": collection},
-    }
 
 
 async def count(node: Node, namespace: str) -> int:

@@ -18,12 +18,12 @@ from agent.faults import fault_point
 from agent.mongo.apply.building import build
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.inserting import inserting
-from agent.mongo.apply.operations import apply_commands, apply_writes
+from agent.mongo.apply.operations import apply_writes
 from agent.mongo.apply.principals import ROLES, USERS, merge, own_principals
-from agent.mongo.apply.target import Present, collections, dropping
+from agent.mongo.apply.structure import change, drop, drop_index
+from agent.mongo.apply.target import Present, collections
 from agent.operations.restore.job import MARKER, Job
 from agent.replay.catalogue import Collection
-from agent.replay.commands import operation
 from agent.wire.namespaces import split
 
 _IDENTITY: Final = "_id_"
@@ -53,10 +53,7 @@ async def drop_indexes(job: Job, before: Mapping[bytes, Mapping[str, Any]]) -> N
         }
         for name in sorted(gone):
             job.check()
-            told = {"dropIndexes": split(collection.target_ns)[1], "index": name}
-            await apply_commands(
-                job.node, [operation(collection.target_ns, collection.target_uuid, told)]
-            )
+            await drop_index(job.node, collection.target_ns, name)
 
 
 async def build_indexes(job: Job) -> int:
@@ -93,10 +90,7 @@ async def set_expiry(job: Job) -> None:
         after = collection.options.get("expireAfterSeconds")
         if after is not None and collection.is_clustered:
             job.check()
-            told = {"collMod": split(collection.target_ns)[1], "expireAfterSeconds": after}
-            await apply_commands(
-                job.node, [operation(collection.target_ns, collection.target_uuid, told)]
-            )
+            await change(job.node, collection.target_ns, {"expireAfterSeconds": after})
         if collection.options.get("temp"):
             job.keeper.warn(
                 f"{collection.target_ns} was a temporary collection at that moment; it is an "
@@ -136,7 +130,7 @@ async def clean_up(job: Job) -> None:
     for present in await collections(job.node):
         if present.ns in (USERS, ROLES, MARKER):
             job.check()
-            await apply_commands(job.node, [dropping(present)])
+            await drop(job.node, present.ns, present.uuid)
 
 
 async def prove_structure(job: Job) -> None:

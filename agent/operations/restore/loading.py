@@ -22,7 +22,8 @@ from agent.errors import RestoreFailed
 from agent.faults import fault_point
 from agent.mongo.apply.documents import cut
 from agent.mongo.apply.inserting import insert, inserting
-from agent.mongo.apply.operations import apply_commands, apply_writes
+from agent.mongo.apply.operations import apply_writes
+from agent.mongo.apply.structure import empty
 from agent.mongo.apply.target import collections, count
 from agent.mongo.raw import documents
 from agent.operations.restore.job import Job, is_over
@@ -30,7 +31,6 @@ from agent.operations.restore.reading import pieces
 from agent.operations.restore.state import Bitmap
 from agent.pipeline.budget import ByteBudget
 from agent.replay.catalogue import Collection
-from agent.replay.commands import operation
 from agent.replay.scope import VIEWS
 from agent.wire.namespaces import split
 
@@ -164,10 +164,7 @@ class Loader:
         if not self._is_again:
             return
         self._job.check()
-        told = {"emptycapped": split(collection.target_ns)[1]}
-        await apply_commands(
-            self._job.node, [operation(collection.target_ns, collection.target_uuid, told)]
-        )
+        await empty(self._job.node, collection.target_ns, collection.target_uuid)
 
     async def _keep_recording(self) -> None:
         while not await is_over(self._ended, CHECKPOINT_EVERY_S):

@@ -20,16 +20,15 @@ from agent.errors import RestoreFailed
 from agent.faults import fault_point
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands, apply_writes
-from agent.mongo.apply.target import collections, find_all
+from agent.mongo.apply.target import find_all
 from agent.mongo.translate import CommandFailed
+from agent.operations.restore.carrying import carry_out
 from agent.operations.restore.creating import marking
 from agent.operations.restore.job import MARKER, Job, is_over
 from agent.operations.restore.loading import names_by_uuid
 from agent.operations.restore.reading import slice_entries
 from agent.operations.restore.state import Stage
-from agent.operations.restore.wiping import drop_views
 from agent.pipeline.channel import Channel
-from agent.replay.commands import Command, Effect
 from agent.replay.interpreter import Barrier, Interpreter, Span
 from agent.replay.resumption import Resumption
 from agent.replay.transactions import Transactions
@@ -154,26 +153,16 @@ class Replayer:
 
     async def _carry_out(self, barrier: Barrier) -> None:
         """Carry out commands, and note on the target that they are done."""
+        for command in barrier.commands:
+            try:
+                await carry_out(self._job, command)
+            except CommandFailed as error:
+                raise RestoreFailed(
+                    f"the target refuses the {command.effect} of {command.target_ns}, as the oplog "
+                    f"has it at {OpTime.unpack(barrier.position)}: {error.message}"
+                ) from error
         self._job.check()
-        try:
-            for command in barrier.commands:
-                if command.effect is Effect.DROP_VIEWS:
-                    await self._drop_views(command)
-            told = [c.document for c in barrier.commands if c.effect is not Effect.DROP_VIEWS]
-            await apply_commands(
-                self._job.node, [*told, marking(self._job.op_id, barrier.position)]
-            )
-        except CommandFailed as error:
-            names = ", ".join(f"{c.effect} of {c.target_ns}" for c in barrier.commands)
-            raise RestoreFailed(
-                f"the target refuses the {names}, as the oplog has it at "
-                f"{OpTime.unpack(barrier.position)}: {error.message}"
-            ) from error
-
-    async def _drop_views(self, command: Command) -> None:
-        for present in await collections(self._job.node):
-            if present.uuid == command.target_uuid:
-                await drop_views(self._job, present)
+        await apply_commands(self._job.node, [marking(self._job.op_id, barrier.position)])
 
     async def _keep_recording(self) -> None:
         while not await is_over(self._ended, RECORD_EVERY_S):

@@ -12,12 +12,12 @@ from typing import Final
 
 from agent.faults import fault_point
 from agent.mongo.apply.operations import apply_commands
+from agent.mongo.apply.structure import drop
 from agent.mongo.apply.target import (
     Present,
     collections,
     databases,
     drop_database,
-    dropping,
     find_all,
 )
 from agent.operations.restore.job import Job
@@ -61,7 +61,7 @@ def _is_kept(present: Present) -> bool:
 async def _drop_each(job: Job, gone: Sequence[Present]) -> None:
     for one in gone:
         job.check()
-        await apply_commands(job.node, [dropping(one)])
+        await drop(job.node, one.ns, one.uuid)
 
 
 async def drop_views(job: Job, views: Present) -> None:

@@ -26,9 +26,7 @@ async def test_restore_equals_the_source_at_last_write(one_node: ReplicaSet, see
 
     async def quiesce() -> None:
         done = workload.stats().total
-        await asyncio.to_thread(
-            eventually, lambda: workload.stats().total > done + 250, 30
-        )
+        await asyncio.to_thread(eventually, lambda: workload.stats().total > done + 250, 30)
         await asyncio.to_thread(workload.stop)
         before.update(await asyncio.to_thread(fingerprint, client))
 
