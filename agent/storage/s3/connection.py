@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
+from botocore.exceptions import ClientError
 
 from agent.errors import ConfigError, PermissionDenied
 from agent.storage.pacing import Pace
@@ -162,9 +163,7 @@ class Connection:
         """One request. Raises errors of `agent.errors`."""
         async with self.pace.turn():
             try:
-                answer = await getattr(self._client, operation)(
-                    Bucket=self.settings.bucket, **parameters
-                )
+                return await self._ask(operation, parameters)
             except (*VENDOR_ERRORS, ValueError) as error:
                 found = translated(error, self.cannot(action, key))
                 if isinstance(found, CredentialsExpired) and not self.signer.forget():
@@ -172,7 +171,18 @@ class Connection:
                         str(found), hint="give new credentials: the session token has expired"
                     )
                 raise found from error
-        return dict(answer)
+
+    async def _ask(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        bucket = self.settings.bucket
+        try:
+            return dict(await getattr(self._client, operation)(Bucket=bucket, **parameters))
+        except ClientError as error:
+            # An answer to HEAD has no body to say what is wrong, such as a session that expired.
+            if operation != "head_object" or error.response["Error"]["Code"] != "400":
+                raise
+            found = await self._client.get_object(Bucket=bucket, Range="bytes=0-0", **parameters)
+            found["Body"].close()
+            raise
 
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
