@@ -149,15 +149,14 @@ async def test_a_failure_at_any_fault_point_is_gone_on_from(
         return OpTime.of(await asyncio.to_thread(mark, client))
 
     async with open_node(one_node) as node:
+        storage = MemoryStorage(objects, "memory")
         faults.arm(f"{name}=transient@{hit or 1}")
         try:
             with pytest.raises((ExceptionGroup, TidelogError)) as caught:
-                storage = MemoryStorage(objects, "memory")
                 await make_snapshot(node, storage, selection=DATA).take(later)
         finally:
             faults.arm("")
         assert "fault injected" in str(root_cause(caught.value))
-        storage = MemoryStorage(objects, "memory")
         outcome = await make_snapshot(node, storage, epoch=2, selection=DATA).take(later)
     held = (await contents(storage, outcome))["db.c"]
     assert sorted(RawBSONDocument(raw)["_id"] for raw in held) == list(range(1500))
