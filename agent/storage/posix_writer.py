@@ -3,8 +3,10 @@
 """One file, written so that it is whole and durable, or absent: blocking calls.
 
 A temporary file beside the object, then `fsync`, then a link that replaces nothing, then `fsync` of
-the directories. Only `abort` takes anything back, also what `commit` has done: the caller that was
-cancelled while `commit` ran cannot know how far that came.
+the directories. Only `abort` takes anything back, also what `commit` has done a moment ago: the
+caller that was cancelled while `commit` ran cannot know how far that came. An object that has been
+there for longer stays, though its writer is told of nothing: this process may have been stopped
+meanwhile, and whoever took over may rely on it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import threading
 from contextlib import suppress
 from typing import Final
 
+from agent.clock import SystemClock
 from agent.errors import IntegrityError, ObjectExists, Permanent, StorageUnavailable
 from agent.storage.keys import TEMPORARY_PREFIX
 from agent.storage.posix_errors import translated
@@ -26,8 +29,11 @@ from agent.storage.posix_root import Root
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CLOCK: Final = SystemClock()
 _ATTEMPTS: Final = 100
 """How often a directory may be pruned between its making and the first file in it."""
+UNDONE_WITHIN_S: Final = 1.0
+"""Less than the margin by which a holder stops before its lease lapses."""
 
 
 class Writer:
@@ -41,7 +47,7 @@ class Writer:
         self._is_over = False
         self._descriptor: int | None = None
         self._temporary: bytes | None = None
-        self._is_linked = False
+        self._linked_at: float | None = None
         self._size_bytes = 0
 
     def open(self) -> None:
@@ -85,7 +91,10 @@ class Writer:
             if self._temporary is not None:
                 with suppress(OSError):
                     os.unlink(self._temporary)
-            if self._is_linked:
+            if (
+                self._linked_at is not None
+                and _CLOCK.monotonic() - self._linked_at < UNDONE_WITHIN_S
+            ):
                 with suppress(OSError):
                     os.unlink(self._target)
                     self._root.sync(self._target)
@@ -140,7 +149,7 @@ class Writer:
                 raise
             self._rename(temporary)
             return
-        self._is_linked = True
+        self._linked_at = _CLOCK.monotonic()
         os.unlink(temporary)
         self._temporary = None
 
@@ -158,7 +167,7 @@ class Writer:
                 "hard links nor a rename that replaces nothing",
                 hint="use a file system of Linux, NFS, or an object storage",
             ) from error
-        self._is_linked = True
+        self._linked_at = _CLOCK.monotonic()
         self._temporary = None
 
     def _close(self) -> None:

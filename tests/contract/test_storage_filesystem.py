@@ -551,6 +551,19 @@ async def test_a_cancelled_commit_is_waited_for_and_undone(
     assert names(root) == []
 
 
+async def test_an_object_that_was_there_for_long_is_not_taken_back(root: Path) -> None:
+    """Its writer may have been stopped in between, and somebody else may rely on it by now."""
+    for within_s, left in ((60.0, []), (0.0, ["key"])):
+        writer = posix_writer.Writer(Root.open(root), "key")
+        writer.open()
+        writer.write([b"body"])
+        writer.commit()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(posix_writer, "UNDONE_WITHIN_S", within_s)
+            writer.abort()
+        assert names(root) == left
+
+
 async def test_a_cancelled_delete_stops_within_its_batch(
     root: Path, storage: FilesystemStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
