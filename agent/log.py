@@ -43,6 +43,7 @@ EVENTS: Final = {
     "node.lease_lost": "the claim on the node could not be renewed in time",
     "node.role_changed": "the node became primary, secondary, …",
     "oplog.gap_recorded": "a hole in what can be restored, with its cause",
+    "oplog.slice_unreadable": "a slice's header cannot be read; it counts as missing",
     "oplog.unknown_command": "a slice holds a command that no replay of this version understands",
     "oplog.window_low": "slicing is so far behind that the oplog may soon not hold what it needs",
     "operation.attempt_failed": "leading failed, and is tried again by whoever wins the next bid",

@@ -15,6 +15,7 @@ two writers ever share a key.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
 
 from agent.wire.optime import OpTime
@@ -98,3 +99,21 @@ def backup_name_of(key: str) -> str | None:
     """The name of the backup that a `backup.json` key publishes; None for other keys."""
     found = _BACKUP.fullmatch(key)
     return found[1] if found else None
+
+
+def backup_of_key(key: str) -> str | None:
+    """The backup to whose folder a key belongs; None for other keys."""
+    steps = key.split("/")
+    return steps[1] if len(steps) > 2 and steps[0] == "backups" else None
+
+
+_RESTORE = re.compile(r"restores/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)[^/]*/(.+)-\d{8}-\d{8}\.json")
+
+
+def restore_moment_of(key: str, replset: str) -> int | None:
+    """When a restore of this replica set was asked for, in seconds, by the key of a record of its
+    progress; None for other keys."""
+    found = _RESTORE.fullmatch(key)
+    if found is None or found[2] != replset:
+        return None
+    return int(datetime.fromisoformat(found[1]).timestamp())

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from agent.errors import IntegrityError
+from agent.operations.chains import archived_replsets, restore_runs
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.inventory import published_names, read_backup
 from agent.operations.repository import read_marker
+from agent.storage.base import Storage
 from agent.wire.operations import Kind, Operation
+from agent.wire.timelines import Run
 
 
 class ResyncKind:
@@ -48,10 +51,21 @@ class ResyncKind:
             for name in sorted(known - set(names)):
                 lead.lease.check()
                 await lead.services.catalog.withdraw_backup(name)
+            runs = await _restore_runs(lead, storage)
         finally:
             await storage.aclose()
         return {
             "backups": len(names) - len(unreadable),
             "withdrawn": sorted(known - set(names)),
             "unreadable": unreadable,
+            "oplog_ranges": len(runs),
         }
+
+
+async def _restore_runs(lead: LeadContext, storage: Storage) -> list[Run]:
+    """The archived oplog of every replica set here or on the storage."""
+    known = {run.replset for run in await lead.services.runs.runs()}
+    found: list[Run] = []
+    for replset in sorted({*known, *await archived_replsets(storage)}):
+        found += await restore_runs(lead.services.runs, storage, replset, check=lead.lease.check)
+    return found

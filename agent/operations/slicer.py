@@ -35,6 +35,7 @@ from agent.errors import (
 )
 from agent.mongo.oplog import Position, oldest_entry, window_left
 from agent.operations.archiver import OplogArchiver, Slice
+from agent.operations.chains import restore_runs
 from agent.operations.context import Services
 from agent.operations.repository import claim
 from agent.operations.slices import keys_after, read_slice_ref
@@ -114,7 +115,7 @@ class Slicer:
             storage = await services.open_storage(settings, "main")
             try:
                 await claim(storage, services.cluster_id)
-                run = await self._continued(storage, held.epoch)
+                run = await self._continued(settings, storage, held)
                 await self._slice(_Turn(held, settings, version, storage, run))
             finally:
                 await storage.aclose()
@@ -208,16 +209,24 @@ class Slicer:
                 hint="take a new backup: earlier ones can be restored up to this moment only",
             )
 
-    async def _continued(self, storage: Storage, epoch: int) -> Run:
+    async def _continued(self, settings: Settings, storage: Storage, held: HeldLease) -> Run:
         """The run to go on with: the last one, with the slices that its writer stored but did not
-        live to note; a new one where there is none or a restore sealed it."""
-        runs = await self._services.runs.runs(self._replset)
+        live to note; a new one where there is none or a restore sealed it. Where the control
+        database knows of none, storage is asked."""
+        store, epoch = self._services.runs, held.epoch
+        runs = await store.runs(self._replset)
         if not runs:
-            return await self._begun(epoch, await self._first_base())
+            runs = await restore_runs(store, storage, self._replset, check=held.check)
+        if not runs:
+            base = await self._first_base()
+            if base is None:
+                await self._ask_for_base(settings)
+            return await self._begun(epoch, base)
         last = runs[-1]
         if last.sealed:
             run = await self._begun(epoch)
             await self._record_gap(last.span.end, run.start, GapCause.RESTORE, "restored since")
+            await self._ask_for_base(settings)
             return run
         run = last.model_copy(update={"epoch": epoch, "node": self._services.node.id})
         found = keys_after(storage, self._replset, run.end, after=run.last_key)
@@ -261,7 +270,11 @@ class Slicer:
         turn.run = await self._begun(turn.held.epoch)
         log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=str(error))
         await self._record_gap(old.end, turn.run.start, cause, str(error))
-        if turn.settings.pitr.auto_base:
+        await self._ask_for_base(turn.settings)
+
+    async def _ask_for_base(self, settings: Settings) -> None:
+        """A new run can be restored from only with a backup in it."""
+        if settings.pitr.auto_base:
             await self._services.operations.submit(
                 Kind.BACKUP,
                 BackupSpec().to_document(),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
+
+import structlog
 
 from agent.archive.codec import digest_of, in_thread
 from agent.archive.framing import dissect, read_header
@@ -16,6 +19,9 @@ from agent.wire.timelines import Span
 
 _HEADER_BYTES: Final = 64 << 10
 """More than any slice's header."""
+HEADERS_AT_ONCE: Final = 16
+
+log = structlog.stdlib.get_logger()
 
 
 async def keys_after(
@@ -46,6 +52,25 @@ async def read_described_ref(storage: Storage, item: ObjectInfo) -> SliceRef:
     header = read_header(head, item.key)
     plain = sum(size for _, size in header["frames"])
     return _ref(item.key, header, item.size_bytes, "", plain)
+
+
+async def described_refs(storage: Storage, items: Sequence[ObjectInfo]) -> list[SliceRef]:
+    """What many slices say of themselves, in no order. One that cannot be read is logged and left
+    out: it is missing where it is looked for."""
+    found: list[SliceRef] = []
+    remaining = iter(items)
+
+    async def read() -> None:
+        for item in remaining:
+            try:
+                found.append(await read_described_ref(storage, item))
+            except IntegrityError as error:
+                log.error("oplog.slice_unreadable", key=item.key, error=str(error))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(HEADERS_AT_ONCE):
+            group.create_task(read())
+    return found
 
 
 def _ref(key: str, header: dict[str, Any], size: int, digest: str, plain: int) -> SliceRef:

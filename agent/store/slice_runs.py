@@ -6,6 +6,7 @@ slicer that lost its lease without knowing it changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from agent.errors import LeaseLost
@@ -61,11 +62,29 @@ class SliceRuns:
                 {"kind": _RUN, "replset": replset}, {"$set": {"sealed": True}}
             )
 
-    async def record_gap(self, gap: Gap) -> None:
-        """Note a hole; the same one again changes nothing."""
+    async def restore(self, run: Run) -> None:
+        """Note a run as storage tells it. One that may be continued is left alone where it is
+        known: its writer knows it better."""
+        whole = _stamped({**run.to_document(), "kind": _RUN}, "updated_at")
+        chosen: dict[str, Any] = {"_id": run.id}
+        with translated(f"restoring the slices of {run.replset}"):
+            if not run.sealed and await self._collection.find_one(chosen, {"_id": 1}) is not None:
+                return
+            await self._collection.update_one(chosen, whole, upsert=True)
+
+    async def forget(self, ids: Iterable[str]) -> None:
+        """Drop runs of which storage holds nothing."""
+        with translated("forgetting slices that are gone"):
+            await self._collection.delete_many({"kind": _RUN, "_id": {"$in": list(ids)}})
+
+    async def record_gap(self, gap: Gap, *, is_better: bool = True) -> None:
+        """Note a hole; the same one again changes nothing. One that is already known stays as it
+        is unless this record of it `is_better`."""
         identity = f"gap/{gap.replset}/{gap.start.key}"
         whole = _stamped({**gap.to_document(), "_id": identity, "kind": _GAP}, "at")
         with translated("recording a gap"):
+            if not is_better and await self._collection.find_one({"_id": identity}, {"_id": 1}):
+                return
             await self._collection.update_one({"_id": identity}, whole, upsert=True)
 
     async def forget_before(self, replset: str, moment: OpTime) -> None:

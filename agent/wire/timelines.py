@@ -28,6 +28,8 @@ class GapCause(StrEnum):
     RESTORE = "restored"
     DISABLED = "slicing was off"
     BROKEN = "slice missing"
+    UNKNOWN = "not known any more"
+    """Found on the storage, after the control database was lost."""
 
 
 class Run(Record):

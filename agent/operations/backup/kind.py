@@ -60,12 +60,14 @@ class BackupKind:
         return [lead.services.node.replset]
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
-        """Choose `last_write` when every part has read all."""
-        if "last_write" in operation.result:
-            return
+        """Choose `last_write` when every part has read all; a later one where a part was taken
+        over after that and has read until later."""
         ends = [part.result.get("read_end") for part in operation.parts]
-        if all(ends):
-            last_write = max(OpTime.from_document(end) for end in ends)
+        if not all(ends):
+            return
+        last_write = max(OpTime.from_document(end) for end in ends)
+        chosen = _last_write(operation)
+        if chosen is None or chosen < last_write:
             await lead.services.operations.merge_result(
                 operation.id, lead.lease.epoch, {"last_write": last_write.to_document()}
             )
@@ -96,7 +98,7 @@ class BackupKind:
             marker = await claim(storage, lead.services.cluster_id)
             backup = _assembled(lead, operation, spec, marker.repository_id)
             for replset in backup.replsets:
-                await _prove_stored(storage, replset)
+                await _prove_stored(storage, replset, backup.last_write)
             lead.lease.check()
             await fault_point("backup.before_publish")
             await _publish(storage, backup)
@@ -126,6 +128,11 @@ def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
     )
 
 
+def _last_write(operation: Operation) -> OpTime | None:
+    found = operation.result.get("last_write")
+    return None if found is None else OpTime.from_document(found)
+
+
 async def _agreed_end(part: PartContext, read_end: OpTime) -> OpTime:
     """Tell the lead how far this part has read, and wait for its choice of `last_write`."""
     await part.record({"read_end": read_end.to_document()})
@@ -133,9 +140,9 @@ async def _agreed_end(part: PartContext, read_end: OpTime) -> OpTime:
     try:
         async with asyncio.timeout(LAST_WRITE_TIMEOUT_S):
             while True:
-                operation = await part.refresh()
-                if "last_write" in operation.result:
-                    return OpTime.from_document(operation.result["last_write"])
+                chosen = _last_write(await part.refresh())
+                if chosen is not None and chosen >= read_end:
+                    return chosen
                 await part.services.clock.sleep(delay)
                 delay = min(1.0, delay * 1.5)
     except TimeoutError:
@@ -240,11 +247,17 @@ def _assembled(
     )
 
 
-async def _prove_stored(storage: Storage, share: ReplsetPart) -> None:
-    """Every object of one replica set is there with its size. Digests were taken of what was sent;
-    that a storage keeps what it was sent is what `verify` and restores prove."""
+async def _prove_stored(storage: Storage, share: ReplsetPart, last_write: OpTime) -> None:
+    """Every object of one replica set is there with its size, and it was read and archived to one
+    end with the others. Digests were taken of what was sent; that a storage keeps what it was sent
+    is what `verify` and restores prove."""
     text = await get_json(storage, share.manifest_key, sha256=share.manifest_sha256)
     manifest = Manifest.model_validate_json(text)
+    if not manifest.read_end <= manifest.last_write == last_write:
+        raise IntegrityError(
+            f"{share.manifest_key} was read until {manifest.read_end} and archived until "
+            f"{manifest.last_write}, and the backup is to end at {last_write}"
+        )
     wanted: Iterator[ChunkObject | SliceRef] = iter((*manifest.objects, *manifest.slices))
 
     async def prove() -> None:

@@ -15,6 +15,8 @@ from agent.operations.resync import ResyncKind
 from agent.storage.base import get_bytes, put_bytes
 from agent.storage.memory import MemoryObjects, MemoryStorage
 from agent.wire.backups import Backup
+from agent.wire.optime import OpTime
+from tests.unit.operations.memory_runs import MemoryRuns
 from tests.unit.operations.repositories import (
     backup_document,
     keys_of,
@@ -35,15 +37,21 @@ async def _published(storage: MemoryStorage, name: str = "b", epoch: int = 1) ->
 async def test_a_backup_with_all_its_objects_is_proven() -> None:
     storage = await MemoryStorage.open()
     backup = await _published(storage)
-    await _prove_stored(storage, backup.replsets[0])
+    await _prove_stored(storage, backup.replsets[0], backup.last_write)
 
 
 async def _refusal(storage: MemoryStorage, backup: Backup) -> str:
     with pytest.raises((IntegrityError, ExceptionGroup)) as caught:
-        await _prove_stored(storage, backup.replsets[0])
+        await _prove_stored(storage, backup.replsets[0], backup.last_write)
     cause = root_cause(caught.value)
     assert isinstance(cause, IntegrityError)
     return cause.message
+
+
+async def test_a_part_that_ends_elsewhere_than_the_backup_stops_the_publication() -> None:
+    backup = await _published(storage := await MemoryStorage.open())
+    with pytest.raises(IntegrityError, match="is to end at"):
+        await _prove_stored(storage, backup.replsets[0], OpTime(T=10_000, I=1))
 
 
 async def test_any_missing_object_is_named_and_stops_the_publication() -> None:
@@ -53,7 +61,7 @@ async def test_any_missing_object_is_named_and_stops_the_publication() -> None:
         await storage.delete([key])
         assert f"{key} is missing from" in await _refusal(storage, backup)
         await put_bytes(storage, key, body)
-    await _prove_stored(storage, backup.replsets[0])
+    await _prove_stored(storage, backup.replsets[0], backup.last_write)
 
 
 async def test_an_object_of_another_size_is_named_and_stops_the_publication() -> None:
@@ -133,7 +141,7 @@ def _lead(objects: MemoryObjects, catalogue: _Catalogue) -> Any:
     async def open_storage(settings: object, profile: str) -> MemoryStorage:
         return await MemoryStorage.open(objects)
 
-    services = SimpleNamespace(open_storage=open_storage, catalog=catalogue)
+    services = SimpleNamespace(open_storage=open_storage, catalog=catalogue, runs=MemoryRuns())
     lease = SimpleNamespace(check=lambda: None)
     return SimpleNamespace(services=services, settings=None, lease=lease)
 
@@ -145,7 +153,7 @@ async def test_resync_makes_the_catalogue_say_what_storage_holds() -> None:
     catalogue = _Catalogue(one, backup_document("gone", "op"))
     result = await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
     assert catalogue.known == {"one": one, "two": two}
-    assert result == {"backups": 2, "withdrawn": ["gone"], "unreadable": []}
+    assert result == {"backups": 2, "withdrawn": ["gone"], "unreadable": [], "oplog_ranges": 0}
 
 
 async def test_resync_is_not_stopped_by_one_harmed_backup() -> None:
@@ -155,7 +163,8 @@ async def test_resync_is_not_stopped_by_one_harmed_backup() -> None:
     catalogue = _Catalogue(one)
     result = await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
     assert catalogue.known == {"one": one, "two": two}
-    assert result == {"backups": 1, "withdrawn": [], "unreadable": ["one"]}
+    assert result["unreadable"] == ["one"]
+    assert result["backups"] == 1
 
 
 async def test_resync_of_a_newer_format_is_refused_and_changes_nothing() -> None:
