@@ -15,6 +15,7 @@ def notify(message: str) -> bool:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.setblocking(False)  # a listener that does not listen must not hold us up
             channel.connect(address)
             channel.sendall(message.encode())
     except OSError:

@@ -42,3 +42,15 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_wants(
     monkeypatch.setenv("WATCHDOG_USEC", usec)
     monkeypatch.setenv("WATCHDOG_PID", pid)
     assert watchdog_period_s() == period_s
+
+
+def test_a_listener_that_reads_nothing_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        told = [notify("WATCHDOG=1") for _ in range(2000)]
+        assert told[0]
+        assert not told[-1], "the queue is full, and that is not our trouble"
