@@ -18,8 +18,6 @@ from agent.storage.s3.connection import Connection
 from agent.storage.s3.errors import VENDOR_ERRORS, RangeNotSatisfiable, translated
 
 BLOCK_BYTES: Final = 1 << 20
-FIRST_SEGMENTS: Final = 2
-"""Objects of up to so many segments are one request: most are."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -51,8 +49,8 @@ class Reader:
     @asynccontextmanager
     async def open(self, wanted: Range) -> AsyncIterator[AsyncIterator[bytes]]:
         """See `agent.storage.base.Storage.get`."""
-        first = self._segment * FIRST_SEGMENTS
-        asked = first if wanted.length is None else min(first, wanted.length)
+        segment = self._segment
+        asked = segment if wanted.length is None else min(segment, wanted.length)
         if asked == 0 or not (opened := await self._begin(wanted, asked)):
             await self._check_bounds(wanted)
             yield _nothing()
@@ -159,7 +157,7 @@ class Reader:
         end: int,
     ) -> AsyncGenerator[bytes, None]:
         starts = iter(range(begun, end, self._segment))
-        reading: list[asyncio.Task[list[bytes] | TidelogError]] = []
+        reading: list[asyncio.Task[bytes | TidelogError]] = []
 
         def read_on() -> None:
             start = next(starts, None)
@@ -172,24 +170,35 @@ class Reader:
         async with aclosing(head):
             async for block in head:
                 yield block
+        read_on()  # in place of the head
         while reading:
             found = await reading.pop(0)
             if isinstance(found, TidelogError):
                 raise found
             read_on()
-            found.reverse()
-            while found:
-                yield found.pop()
+            for at in range(0, len(found), BLOCK_BYTES):
+                yield found[at : at + BLOCK_BYTES]
 
-    async def _segment_at(self, key: str, start: int, length: int) -> list[bytes] | TidelogError:
+    async def _segment_at(self, key: str, start: int, length: int) -> bytes | TidelogError:
         try:
             answer = await self._get(key, start, length)
             try:
-                return [block async for block in self._stream(answer["Body"], key, length)]
+                return await self._whole(answer["Body"], key, length)
             finally:
                 answer["Body"].close()
         except TidelogError as error:
             return error
+
+    async def _whole(self, body: Any, key: str, length: int) -> bytes:
+        try:
+            found: bytes = await body.read()
+        except (*VENDOR_ERRORS, ValueError) as error:
+            raise translated(error, self._connection.cannot("read", key)) from error
+        if len(found) != length:
+            raise StorageUnavailable(
+                f"{self._connection.cannot('read', key)}: {len(found)} bytes came of {length}"
+            )
+        return found
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
