@@ -8,6 +8,8 @@ that comes out is either plain values or raw BSON; every call has a deadline.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,11 @@ from bson import Timestamp
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
+from pymongo.uri_parser import parse_uri as driver_parse_uri
 
 from agent.errors import ConfigError, NodeUnavailable
 from agent.mongo.translate import translated
+from agent.store.connection import explained, parse_uri
 from agent.wire.ids import NodeId, node_id
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
@@ -57,10 +60,9 @@ def check_uri(uri: str) -> None:
             "mongodb+srv:// names a whole cluster, and an agent serves one node",
             hint="give mongodb://user:password@host:port of the node on this machine",
         )
-    try:
-        hosts = parse_uri(uri)["nodelist"]
-    except (PyMongoError, ValueError, OSError) as error:
-        raise ConfigError(f"the connection string is wrong: {error}") from error
+    hosts = parse_uri(uri).hosts
+    with _readable():
+        driver_parse_uri(uri, validate=True, warn=False)
     if len(hosts) != 1:
         raise ConfigError(
             f"the connection string names {len(hosts)} hosts, and an agent serves one node",
@@ -91,11 +93,9 @@ class Node:
         """Connect and learn who the node is. Raises `ConfigError` for what an agent cannot serve
         (mongos, standalone, arbiter), `NodeUnavailable` when it does not answer."""
         check_uri(uri)
+        hello = await _first_hello(uri)
         direct = _client(uri, directConnection=True)
         try:
-            with translated("connecting"):
-                reply = await direct.admin.command("hello", maxTimeMS=_ms(CONNECT_TIMEOUT_S))
-            hello = _hello(reply)
             replset_client = _client(uri, directConnection=False, replicaSet=hello.replset)
             node = cls(uri, direct, replset_client, hello)
             try:
@@ -109,7 +109,7 @@ class Node:
         return node
 
     async def _learn(self) -> None:
-        with translated("reading the node's version"):
+        with translated(f"connecting to {self.host}"):
             build = await self.command("admin", {"buildInfo": 1})
             self.mongodb_version = str(build["version"])
             parameter = await self.command(
@@ -194,9 +194,27 @@ def _ms(seconds: float) -> int:
     return int(seconds * 1000)
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What is wrong with a connection string, as `ConfigError`; it is never repeated."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"the connection string names a file that cannot be read: {error.filename}"
+            f" ({error.strerror})"
+        ) from None
+    except (PyMongoError, ValueError):
+        # The driver's text repeats what it could not read, and that may be a secret.
+        raise ConfigError(
+            "the connection string is wrong: a host, port, option or file cannot be read",
+            hint="write mongodb://user:password@host:port/?options",
+        ) from None
+
+
 def _client(uri: str, **options: Any) -> Client:
     """Connects to nothing yet. Raises `ConfigError`, e.g. for a certificate that is not there."""
-    try:
+    with _readable():
         return AsyncIOMotorClient(
             uri,
             appname="tidelog-agent",
@@ -208,8 +226,20 @@ def _client(uri: str, **options: Any) -> Client:
             maxPoolSize=64,
             **options,
         )
-    except (PyMongoError, ValueError, OSError) as error:
-        raise ConfigError(f"the connection string cannot be used: {error}") from error
+
+
+async def _first_hello(uri: str) -> Hello:
+    # Without a login: an arbiter has no users, and should be told from a wrong password.
+    parsed = parse_uri(uri)
+    client = _client(parsed.text(login=False), directConnection=True)
+    try:
+        with translated(f"connecting to {parsed}"):
+            reply = await client.admin.command("hello", maxTimeMS=_ms(CONNECT_TIMEOUT_S))
+    except NodeUnavailable as error:
+        raise explained(error, parsed) from error.__cause__
+    finally:
+        client.close()
+    return _hello(reply)
 
 
 def _hello(reply: Document) -> Hello:

@@ -14,9 +14,9 @@ from pymongo.errors import (
 )
 
 from agent.errors import NodeUnavailable, Permanent, PermissionDenied, TidelogError
+from agent.store.translate import LOGIN_REFUSED, brief, refused_login
 
 UNAUTHORIZED = 13
-AUTHENTICATION_FAILED = 18
 NAMESPACE_NOT_FOUND = 26
 QUERY_PLAN_KILLED = 175
 SNAPSHOT_TOO_OLD = 239
@@ -66,24 +66,21 @@ def translated(action: str) -> Iterator[None]:
         raise _refused(action, error) from error
     except (ConnectionFailure, ExecutionTimeout) as error:
         raise NodeUnavailable(
-            f"{action}: the node does not answer ({_brief(error)})",
+            f"{action}: the node does not answer ({brief(error)})",
             hint="check that mongod runs and that the agent can reach it",
         ) from error
     except (ConfigurationError, PyMongoError) as error:
-        raise NodeUnavailable(f"{action}: {_brief(error)}") from error
-
-
-def _brief(error: BaseException) -> str:
-    """The first sentence of a driver's message, which may go on for a screen."""
-    return str(error).split(", full error:")[0].split(", Timeout:")[0][:300]
+        raise NodeUnavailable(f"{action}: {brief(error)}") from error
 
 
 def _refused(action: str, error: OperationFailure) -> TidelogError:
     code = error.code or 0
-    text = f"{action}: {_brief(error)}"
+    if code in LOGIN_REFUSED:
+        return refused_login(action, error)
+    text = f"{action}: {brief(error)}"
     if code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
         return NodeUnavailable(text)
-    if code in (UNAUTHORIZED, AUTHENTICATION_FAILED):
+    if code == UNAUTHORIZED:
         return PermissionDenied(
             text, hint="give the agent's user the role that 'ctl db-role' prints"
         )

@@ -9,6 +9,7 @@ primary at read concern majority. No message ever holds a password.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
@@ -18,12 +19,12 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, Asyn
 from pymongo import ReadPreference, WriteConcern
 from pymongo.read_concern import ReadConcern
 
-from agent.errors import ConfigError, StoreUnavailable, TidelogError
+from agent.errors import ConfigError, StoreUnavailable, TidelogError, Transient
 from agent.store.translate import brief, translated
 from agent.wire.collections import DATABASE
 from agent.wire.optime import OpTime
 
-__all__ = ["Control", "brief", "open_control", "translated"]
+__all__ = ["Control", "brief", "explained", "open_control", "parse_uri", "translated"]
 
 OPEN_TIMEOUT_S: Final = 15.0
 SELECTION_TIMEOUT_S: Final = 5.0
@@ -44,6 +45,8 @@ _OWN_OPTIONS: Final = frozenset(
     }
 )
 """Options of a connection string that are ours to choose."""
+_UNTRUSTED: Final = re.compile(r"certificate verify failed: (.*?) \(_ssl")
+_TURNED_AWAY: Final = re.compile(r"connection closed|reset by peer|EOF occurred|alert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,14 @@ class Uri:
 
     def __repr__(self) -> str:
         return f"Uri({self})"
+
+    def option(self, name: str) -> str | None:
+        """The value of an option, if it is given."""
+        for written in self.options:
+            key, _, value = written.partition("=")
+            if key.lower() == name.lower():
+                return value
+        return None
 
     def text(self, hosts: tuple[str, ...] | None = None, *, login: bool = True) -> str:
         """The connection string for these hosts, without the options that are ours to choose."""
@@ -104,6 +115,27 @@ def _is_kept(option: str) -> bool:
 
 def _is_login(option: str) -> bool:
     return option.partition("=")[0].lower().startswith("auth")
+
+
+def explained(error: Transient, uri: Uri) -> TidelogError:
+    """The same failure to connect where TLS may be the cause, with what to do about it. The
+    server turns clients away without a word, so what it wants can only be guessed."""
+    untrusted = _UNTRUSTED.search(error.message)
+    if untrusted is not None:
+        return ConfigError(
+            f"the certificate of {uri} is not accepted: {untrusted[1]}",
+            hint="give the file of the authority that signed it as tlsCAFile=/path in the"
+            " connection string, and the host name that the certificate is for",
+        )
+    if _TURNED_AWAY.search(error.message) is None:
+        return error
+    if uri.option("tls") != "true" and uri.option("ssl") != "true":
+        hint = "if the server demands TLS, add tls=true&tlsCAFile=/path to the connection string"
+    elif uri.option("tlsCertificateKeyFile") is None:
+        hint = "if the server demands certificates of its clients, add tlsCertificateKeyFile=/path"
+    else:
+        hint = "check that the server accepts the authority that signed the client's certificate"
+    return type(error)(error.message, hint=hint)
 
 
 class Control:
@@ -187,7 +219,7 @@ async def _first_answer(parsed: Uri, app_name: str, timeout_s: float) -> tuple[s
             hello = await _hello(parsed, host, app_name, patience_s)
             _check_member(host, hello)
         except StoreUnavailable as error:
-            problem = problem or error
+            problem = problem or explained(error, parsed)
         except ConfigError as error:
             problem = error
         else:

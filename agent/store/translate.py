@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,8 @@ from pymongo.errors import (
 
 from agent.errors import ConfigError, Permanent, PermissionDenied, StoreUnavailable, TidelogError
 
-_DENIED = frozenset({13, 18, 8000})  # Unauthorized, AuthenticationFailed, AtlasError
+_DENIED = frozenset({13})  # Unauthorized
+LOGIN_REFUSED = frozenset({11, 18, 8000})  # UserNotFound, AuthenticationFailed, AtlasError
 _TRANSIENT = frozenset(
     {
         6,  # HostUnreachable
@@ -40,6 +42,8 @@ _TRANSIENT = frozenset(
         13436,  # NotPrimaryOrSecondary
     }
 )
+_UNTRUSTED = re.compile(r"certificate verify failed: (.*?) \(_ssl")
+_REPEATED = re.compile(r"execute command \{ (\w+):.*", re.DOTALL)
 
 
 @contextmanager
@@ -67,11 +71,24 @@ def translated(action: str) -> Iterator[None]:
 def brief(error: BaseException) -> str:
     """The first sentence of a driver's message, which may go on for a screen."""
     text = str(error).split(", full error:")[0].split(", Timeout:")[0].split("(configured")[0]
+    # The server repeats the whole command, documents, users and all.
+    text = _REPEATED.sub(r"execute \1", text)
     return text.strip()[:300] or type(error).__name__
+
+
+def refused_login(action: str, error: OperationFailure) -> ConfigError:
+    """The error of a login that the server does not take."""
+    return ConfigError(
+        f"{action}: the login was refused ({brief(error).rstrip('.')})",
+        hint="check user, password and authSource of the connection string; with x509, that the"
+        " certificate's subject is a user of $external",
+    )
 
 
 def _refused(action: str, error: OperationFailure) -> TidelogError:
     code = error.code or 0
+    if code in LOGIN_REFUSED:
+        return refused_login(action, error)
     text = f"{action}: {brief(error)}"
     if code in _DENIED:
         return PermissionDenied(text, hint="give the user the role that 'ctl db-role' prints")

@@ -1,7 +1,8 @@
-"""Whether the agent's user may do what a restore does, tried out before anything is dropped.
+"""Whether the agent's user may do what a restore does, found out before anything is dropped.
 
-Privileges cannot be computed reliably from role documents, so one collection of our own is created,
-written, indexed and dropped, in the ways a restore does these things.
+The server lists what the user who asks may do, roles within roles resolved, and that is compared
+with what restores need. Then one collection of our own is created, written, indexed and dropped in
+the ways a restore does these things: what the list cannot say shows here.
 """
 
 from __future__ import annotations
@@ -11,13 +12,37 @@ from typing import Final
 import bson
 from bson import Binary
 
+from agent.errors import PermissionDenied
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands, apply_writes
+from agent.mongo.apply.structure import drop
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 from agent.wire.namespaces import TEMPORARY, split
+from agent.wire.privileges import BACKUP, RESTORE, RESTORE_ROLE, missing
 
 _NAME: Final = f"{TEMPORARY}Probe"
+
+
+async def check_privileges(node: Node, database: str = "") -> None:
+    """Compare what a restore needs, everywhere or in one database, with what the user may do.
+    Where nobody logs in everybody may do everything. Raises `PermissionDenied`."""
+    with translated("asking what the agent's user may do"):
+        reply = await node.command("admin", {"connectionStatus": 1, "showPrivileges": True})
+    who = reply["authInfo"]
+    if not who["authenticatedUsers"]:
+        return
+    lacking = missing(who["authenticatedUserPrivileges"], [*RESTORE, *BACKUP], database)
+    if not lacking:
+        return
+    user = ", ".join(f"{one['user']} of {one['db']}" for one in who["authenticatedUsers"])
+    first, others = lacking[0], len(lacking) - 1
+    raise PermissionDenied(
+        f"the user {user} lacks {', '.join(first.actions)} on {first.where()}, which a restore"
+        f" needs for {first.reason}" + (f" ({others} more are lacking)" if others else ""),
+        hint=f"grant it the role {RESTORE_ROLE} as 'ctl db-role restore' prints it; nothing was"
+        " touched",
+    )
 
 
 async def probe_rights(node: Node, database: str, uuid: bytes) -> None:
@@ -25,13 +50,12 @@ async def probe_rights(node: Node, database: str, uuid: bytes) -> None:
     ns = f"{database}.{_NAME}"
     ui = Binary(uuid, 4)
     create = {"create": _NAME, "idIndex": {"v": 2, "key": {"_id": 1}, "name": "_id_"}}
-    drop: Document = {"op": "c", "ns": f"{database}.$cmd", "ui": ui, "o": {"drop": _NAME}}
     await apply_commands(node, [{"op": "c", "ns": f"{database}.$cmd", "ui": ui, "o": create}])
     try:
         await _write(node, ns)
         await _index(node, ns)
     finally:
-        await apply_commands(node, [drop])
+        await drop(node, ns, uuid)
 
 
 async def _write(node: Node, ns: str) -> None:

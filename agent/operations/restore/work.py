@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from agent.errors import NodeUnavailable, Transient, root_cause
 from agent.faults import fault_point
-from agent.mongo.apply.probe import probe_rights
+from agent.mongo.apply.probe import check_privileges, probe_rights
 from agent.mongo.apply.target import collections
 from agent.operations.context import PartContext
 from agent.operations.restore.catalogue import base_catalogue
@@ -158,7 +158,9 @@ class RestoreWork:
         self._tally.bytes_total = sum(item.size_bytes for item in items)
         await prove_objects(self._storage, items, self._proven)
         self._tally.bytes_total = self._tally.bytes_done = 0
-        await probe_rights(node, self._probed_database(scope), uuid4().bytes)
+        probed = self._probed_database(scope)
+        await check_privileges(node, "" if scope.is_full else probed)
+        await probe_rights(node, probed, uuid4().bytes)
         if not scope.is_full:
             await self._choose_uuids(scope)
 

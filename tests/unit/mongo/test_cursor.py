@@ -17,7 +17,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from agent.errors import NodeUnavailable, PermissionDenied, TidelogError
+from agent.errors import ConfigError, NodeUnavailable, PermissionDenied, TidelogError
 from agent.mongo.cursor import (
     CollectionGone,
     Find,
@@ -118,7 +118,7 @@ _COMMITTED = "collection dropped. UUID 1-2-3"
         (43, "cursor id 7 not found", NodeUnavailable),
         (11602, "operation was interrupted", NodeUnavailable),
         (13, "not authorized on db", PermissionDenied),
-        (18, "Authentication failed.", PermissionDenied),
+        (18, "Authentication failed.", ConfigError),
         (2, "BadValue", CommandFailed),
     ],
 )
