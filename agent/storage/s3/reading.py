@@ -157,7 +157,7 @@ class Reader:
         end: int,
     ) -> AsyncGenerator[bytes, None]:
         starts = iter(range(begun, end, self._segment))
-        reading: list[asyncio.Task[bytes | TidelogError]] = []
+        reading: list[asyncio.Task[list[bytes] | TidelogError]] = []
 
         def read_on() -> None:
             start = next(starts, None)
@@ -176,10 +176,11 @@ class Reader:
             if isinstance(found, TidelogError):
                 raise found
             read_on()
-            for at in range(0, len(found), BLOCK_BYTES):
-                yield found[at : at + BLOCK_BYTES]
+            found.reverse()
+            while found:
+                yield found.pop()
 
-    async def _segment_at(self, key: str, start: int, length: int) -> bytes | TidelogError:
+    async def _segment_at(self, key: str, start: int, length: int) -> list[bytes] | TidelogError:
         try:
             answer = await self._get(key, start, length)
             try:
@@ -189,14 +190,18 @@ class Reader:
         except TidelogError as error:
             return error
 
-    async def _whole(self, body: Any, key: str, length: int) -> bytes:
+    async def _whole(self, body: Any, key: str, length: int) -> list[bytes]:
+        found: list[bytes] = []  # as they came: joining them would cost more than sending them on
+        left = length
         try:
-            found: bytes = await body.read()
+            while left and (block := await body.read(BLOCK_BYTES)):
+                found.append(block)
+                left -= len(block)
         except (*VENDOR_ERRORS, ValueError) as error:
             raise translated(error, self._connection.cannot("read", key)) from error
-        if len(found) != length:
+        if left:
             raise StorageUnavailable(
-                f"{self._connection.cannot('read', key)}: {len(found)} bytes came of {length}"
+                f"{self._connection.cannot('read', key)}: the connection ended {left} bytes early"
             )
         return found
 
