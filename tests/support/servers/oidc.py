@@ -23,7 +23,7 @@ class Issuer:
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 body = json.dumps(issuer._document(self.path)).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
