@@ -30,6 +30,7 @@ from agent.wire.operations import Kind, Operation, Part, Progress
 from agent.wire.optime import OpTime
 from agent.wire.settings import Settings
 from agent.wire.specs import RestoreSpec
+from agent.wire.timelines import Run
 from tests.support.mongod import ReplicaSet
 
 BUDGET_BYTES = 256 << 20
@@ -210,13 +211,16 @@ class RestoreRun:
         async def seal(replset: str) -> None:
             return
 
+        async def runs(replset: str) -> list[Run]:
+            return []
+
         services = SimpleNamespace(
             node=node,
             cluster_id=node.cluster_id,
             open_storage=open_storage,
             clock=SystemClock(),
             budget_bytes=BUDGET_BYTES,
-            runs=SimpleNamespace(seal=seal),
+            runs=SimpleNamespace(seal=seal, runs=runs),
         )
         lease = SimpleNamespace(check=lambda: None, epoch=self.epoch)
         return PartContext(

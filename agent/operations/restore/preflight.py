@@ -41,6 +41,8 @@ def wanted_objects(manifest: Manifest, scope: Scope) -> list[ChunkObject]:
 def check_slices(plan: Plan) -> None:
     """The slices link from `first_write` to the wanted moment. Raises `IntegrityError`."""
     manifest, slices = plan.manifest, plan.slices
+    if not slices and manifest.first_write < plan.until:
+        raise IntegrityError(f"no slices begin at the first write {manifest.first_write}")
     reached = slices[0].start if slices else manifest.first_write
     if reached > manifest.first_write:
         raise IntegrityError(

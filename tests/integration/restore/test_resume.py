@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +84,8 @@ async def test_every_durable_act_may_be_the_last(world: World) -> None:
         for hit in (1, 4):
             run = world.run()
             faults.arm(f"{point}=transient@{hit}")
-            with pytest.raises(StorageUnavailable):
+            with suppress(StorageUnavailable):  # not every point is passed so often
                 await run.work()
-                # Not every point is passed so often.
-                raise StorageUnavailable("not reached")
             faults.arm("")
             await run.work()
             await world.check()
