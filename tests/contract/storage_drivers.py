@@ -118,7 +118,7 @@ def _s3(**more: object) -> OpenPlace:
                 flip,
                 refuses_nested_keys=False,
                 keeps_backslashes=False,  # SeaweedFS
-                many=2_500,
+                many=1_200,
             )
 
     return place

@@ -3,6 +3,7 @@ the requests said is written down by a proxy."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator
@@ -356,6 +357,7 @@ async def test_a_short_session_is_renewed_before_it_ends(sts: Sts, server: Seawe
     before = len(sts.asked)
     for number in range(200):
         await put_bytes(storage, f"key{number}", b"x")
+        await asyncio.sleep(0.05)
         if len(sts.asked) >= before + 3:
             break
     await storage.aclose()
