@@ -63,6 +63,8 @@ class Collection:
         track of two changes in one transaction."""
         self.is_filtered = is_views and not scope.is_full
         """Its documents are chosen one by one."""
+        self.is_lazy = self.is_filtered and self.target_uuid not in scope.views_on_target.values()
+        """It is not there, and is created with the first wanted view."""
         self.prefixes: dict[int, bytes] = {}
         self.place(self.target_ns)
 

@@ -123,9 +123,7 @@ class Commands:
             indexes["_id_"] = dict(command["idIndex"])
         made = Collection(entry.ui, ns, self._scope, options=options, indexes=indexes)
         self._catalogue.add(made)
-        if made.is_filtered and made.target_uuid in self._scope.views_on_target.values():
-            return []
-        return [creation(made)]
+        return [] if made.is_filtered else [creation(made)]
 
     def _drop(self, entry: Entry, command: RawBSONDocument) -> list[Command]:
         found = self._catalogue.remove(entry.ui)
@@ -228,7 +226,7 @@ def _database(entry: Entry) -> str:
 
 
 def _dropping(collection: Collection) -> list[Command]:
-    if collection.is_ignored:
+    if collection.is_ignored or collection.is_lazy:
         return []
     effect = Effect.DROP_VIEWS if collection.is_filtered else Effect.DROP
     told = {"drop": split(collection.target_ns)[1]}

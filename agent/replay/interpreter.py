@@ -22,7 +22,7 @@ import bson
 
 from agent.errors import IntegrityError, RestoreFailed
 from agent.replay.catalogue import Catalogue, Collection
-from agent.replay.commands import TRANSACTIONAL, Command, Commands, Effect
+from agent.replay.commands import TRANSACTIONAL, Command, Commands, Effect, creation
 from agent.replay.entries import (
     COMMAND,
     DELETE,
@@ -87,6 +87,8 @@ class Interpreter:
         self._resumption = resumption
         self._is_writing = False
         self._seen = 0
+        self._first_view: Collection | None = None
+        """A collection that has to be created before the write that comes next."""
         self._foreign: set[bytes] = set()
         """UUIDs of collections that are not wanted."""
         self.position = 0
@@ -116,6 +118,8 @@ class Interpreter:
             elif entry.op != NOOP and self._is_writing:
                 write = self._write(entry, position)
                 if write is not None:
+                    if self._first_view is not None:
+                        yield self._views_collection(position)
                     yield write
             self.position = position
 
@@ -183,8 +187,10 @@ class Interpreter:
             self.applied += 1
             return None, _operation(collection, entry.op, entry.body), collection.is_lenient
         name = self._scope.view_name(id_document(entry).get("_id"))
-        if name is None:
+        if name is None or (collection.is_lazy and entry.op == DELETE):
             return None
+        if collection.is_lazy:
+            self._first_view = collection
         operation: dict[str, object] = {}
         if entry.op == DELETE:
             operation = {"o": {"_id": name}}
@@ -195,6 +201,12 @@ class Interpreter:
             operation = {"o": found, "o2": {"_id": name}}
         self.applied += 1
         return None, _operation(collection, entry.op, bson.encode(operation)[4:-1]), True
+
+    def _views_collection(self, position: int) -> Barrier:
+        collection, self._first_view = self._first_view, None
+        assert collection is not None
+        collection.is_lazy = False
+        return Barrier((creation(collection),), position)
 
     def _command(self, entry: Entry, visible_at: int, position: int) -> Iterator[Write | Barrier]:
         name = command_name(entry)
@@ -248,6 +260,8 @@ class Interpreter:
             elif operation.op != NOOP and self._is_writing:
                 write = self._write(operation, visible_at)
                 if write is not None:
+                    if self._first_view is not None:
+                        yield self._views_collection(position)
                     yield write
 
     def _after_the_end(self, entry: Entry) -> Iterator[Write | Barrier]:

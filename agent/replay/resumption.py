@@ -35,7 +35,7 @@ class Resumption:
 
     def occupy(self, collection: Collection) -> None:
         """Address one collection by the name that it really has."""
-        if collection.is_ignored:
+        if collection.is_ignored or collection.is_lazy:
             return
         actual = self._actual.get(collection.target_uuid)
         collection.is_missing = actual is None

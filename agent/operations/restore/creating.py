@@ -28,10 +28,7 @@ async def create_all(job: Job) -> None:
     wanted += [
         creation(collection).document
         for collection in job.catalogue
-        if not collection.is_ignored
-        and not (
-            collection.is_filtered and collection.target_uuid in job.scope.views_on_target.values()
-        )
+        if not collection.is_ignored and not collection.is_filtered
     ]
     remaining = iter(wanted)
     while batch := list(islice(remaining, AT_ONCE)):

@@ -22,7 +22,7 @@ from agent.errors import RestoreFailed
 from agent.faults import fault_point
 from agent.mongo.apply.documents import cut
 from agent.mongo.apply.inserting import insert, inserting
-from agent.mongo.apply.operations import apply_writes
+from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import empty
 from agent.mongo.apply.target import collections, count
 from agent.mongo.raw import documents
@@ -31,6 +31,7 @@ from agent.operations.restore.reading import pieces
 from agent.operations.restore.state import Bitmap
 from agent.pipeline.budget import ByteBudget
 from agent.replay.catalogue import Collection
+from agent.replay.commands import creation
 from agent.replay.scope import VIEWS
 from agent.wire.namespaces import split
 
@@ -155,6 +156,9 @@ class Loader:
                 raw = None if chosen is None else bson.encode(chosen)
             if raw is not None:
                 self._job.check()
+                if collection.is_lazy:
+                    await apply_commands(self._job.node, [creation(collection).document])
+                    collection.is_lazy = False
                 view = inserting(collection.target_ns, raw)
                 await apply_writes(self._job.node, [view], is_lenient=True)
                 self._job.tally.documents_done += 1
