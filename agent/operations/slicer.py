@@ -56,6 +56,8 @@ LOOK_EVERY_S: Final = 3.0
 """How often an agent that does not slice looks whether it should."""
 IDLE_SPAN_S: Final = 600.0
 BACK_OFF_S: Final = 10.0
+_NAMES: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How operations are named after their moment."""
 LOW_WINDOW: Final = 0.5
 """Share of the oplog window left from which on it is warned of."""
 DEFAULT_PRIORITY: Final = 1.0
@@ -242,9 +244,16 @@ class Slicer:
 
     async def _first_base(self) -> OpTime | None:
         """Where slicing may begin so that the newest backup, taken before slicing was switched on,
-        can be carried on from: None where the oplog no longer reaches it."""
+        can be carried on from: None where the oplog no longer reaches it. A restore since then has
+        ended that timeline."""
         known = await self._services.catalog.backups()
-        bases = [b.last_write for b in known if b.cluster_id == self._services.cluster_id]
+        restored = max((r["_id"] for r in await self._services.catalog.restores()), default="")
+        bases = [
+            b.last_write
+            for b in known
+            if b.cluster_id == self._services.cluster_id
+            and f"{b.last_write.wall():{_NAMES}}" > restored
+        ]
         oldest = await oldest_entry(self._services.node)
         return max((base for base in bases if base > oldest), default=None)
 
@@ -269,7 +278,7 @@ class Slicer:
         old = turn.run
         turn.run = await self._begun(turn.held.epoch)
         log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=str(error))
-        await self._record_gap(old.end, turn.run.start, cause, str(error))
+        await self._record_gap(old.span.end, turn.run.start, cause, str(error))
         await self._ask_for_base(turn.settings)
 
     async def _ask_for_base(self, settings: Settings) -> None:

@@ -1,0 +1,143 @@
+"""Faults at random while something runs: agents and nodes killed, stopped and stepped down, storage
+gone for a while. One at a time, each healed before the next, so that a majority always lives."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pymongo.errors import PyMongoError
+
+from tests.support.agents import Agents
+from tests.support.mongod import ReplicaSet
+
+AGENT_FAULTS: Final[Mapping[str, float]] = {"kill_agent": 3, "pause_agent": 2, "stop_agent": 1}
+NODE_FAULTS: Final[Mapping[str, float]] = {"kill_node": 2, "pause_node": 1, "step_down": 2}
+STORAGE_FAULTS: Final[Mapping[str, float]] = {"storage_gone": 1}
+ALL_FAULTS: Final[Mapping[str, float]] = {**AGENT_FAULTS, **NODE_FAULTS, **STORAGE_FAULTS}
+
+_PAST_LEASE_S: Final = 11.0
+_JOIN_S: Final = 120.0
+
+
+class Chaos:
+    """Injects faults in a thread of its own until stopped; `counts` says which."""
+
+    def __init__(
+        self,
+        seed: int,
+        replset: ReplicaSet,
+        agents: Agents,
+        repository: Path,
+        *,
+        faults: Mapping[str, float] = ALL_FAULTS,
+        calm: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        rest_s: tuple[float, float] = (1.0, 5.0),
+        storage_gone_s: float = 20.0,
+    ) -> None:
+        self.seed = seed
+        self.counts: Counter[str] = Counter()
+        self._rng = random.Random(seed)
+        self._replset = replset
+        self._agents = agents
+        self._repository = repository
+        self._faults = faults
+        self._calm = calm
+        self._rest_s = rest_s
+        self._storage_gone_s = storage_gone_s
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unexpected: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Heal what is broken and stop."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_S)
+            assert not self._thread.is_alive(), "a fault was not healed in time"
+            self._thread = None
+        if self._unexpected is not None:
+            raise self._unexpected
+
+    def _run(self) -> None:
+        names, weights = list(self._faults), list(self._faults.values())
+        try:
+            while not self._stopping.wait(self._rng.uniform(*self._rest_s)):
+                self.inject(self._rng.choices(names, weights)[0])
+        except BaseException as error:
+            self._unexpected = error
+
+    def inject(self, name: str) -> None:
+        """One fault, and its end."""
+        {
+            "kill_agent": self._kill_agent,
+            "pause_agent": self._pause_agent,
+            "stop_agent": self._stop_agent,
+            "kill_node": self._kill_node,
+            "pause_node": self._pause_node,
+            "step_down": self._step_down,
+            "storage_gone": self._storage_away,
+        }[name]()
+        self.counts[name] += 1
+
+    def _kill_agent(self) -> None:
+        agent = self._rng.choice(self._agents.all)
+        agent.kill()
+        self._stopping.wait(self._rng.uniform(0.5, _PAST_LEASE_S))
+        agent.start()
+
+    def _pause_agent(self) -> None:
+        agent = self._rng.choice(self._agents.all)
+        agent.pause()
+        self._stopping.wait(self._rng.choice((2.0, _PAST_LEASE_S)))
+        agent.resume()
+
+    def _stop_agent(self) -> None:
+        agent = self._rng.choice(self._agents.all)
+        agent.terminate(40.0)
+        agent.start()
+
+    def _kill_node(self) -> None:
+        node = self._rng.choice(self._replset.nodes)
+        with self._calm():
+            node.kill()
+        self._stopping.wait(self._rng.uniform(1.0, 6.0))
+        node.start()
+        self._replset.wait_healthy(90.0)
+
+    def _pause_node(self) -> None:
+        node = self._rng.choice(self._replset.nodes)
+        with self._calm():
+            node.pause()
+        self._stopping.wait(self._rng.uniform(1.0, 5.0))
+        node.resume()
+        self._replset.wait_healthy(90.0)
+
+    def _step_down(self) -> None:
+        try:
+            with self._calm():
+                self._replset.step_down()
+        except PyMongoError:
+            time.sleep(0.5)
+        self._replset.wait_healthy(90.0)
+
+    def _storage_away(self) -> None:
+        away = self._repository.with_name(f"{self._repository.name}.away")
+        self._repository.rename(away)
+        self._stopping.wait(self._storage_gone_s)
+        assert not self._repository.exists(), "somebody made a repository where none was"
+        away.rename(self._repository)
