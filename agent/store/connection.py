@@ -98,7 +98,7 @@ def parse_uri(text: str) -> Uri:
         tail = f"?{query}"
     credentials, at, hosts = authority.rpartition("@")
     database, _, query = tail.partition("?")
-    if "@" in credentials or (not at and "@" in tail):
+    if "@" in credentials or "@" in tail:
         raise ConfigError(
             "user or password of the connection string hold a special character",
             hint="percent-encode it: @ is %40, : is %3A, / is %2F, ? is %3F, % is %25",
