@@ -224,12 +224,17 @@ class Interpreter:
         commands = self._commands.interpret(entry)
         if not self._is_writing:
             return
+        is_asked = bool(commands)
         if resumption is not None:
             if position <= resumption.marker:
                 self._occupy(commands, resumption, entry)
                 return
-            commands = resumption.left_to_do(position, commands)
-        if commands:
+            # An entry that asks nothing of the target is not the one that may be half done. One
+            # that is found done is a barrier all the same: it must be noted as done before the
+            # next one is begun, or the next worker could doubt the wrong one.
+            if is_asked:
+                commands = resumption.left_to_do(position, commands)
+        if is_asked:
             self.applied += 1
             yield Barrier(tuple(commands), position)
             self._place(commands, entry)
