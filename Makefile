@@ -67,8 +67,9 @@ format: bootstrap ## format, and repair what ruff can
 	@$(BIN)/ruff format .
 
 .PHONY: docs
-docs: bootstrap ## write docs/settings.md anew from the settings' models
+docs: bootstrap ## write anew what docs/ has from the code: the settings and the events
 	@$(PYTHON) -m tests.support.settings_reference
+	@$(PYTHON) -m tests.support.events_reference
 
 .PHONY: lock
 lock: bootstrap ## write the lock files anew; ARGS=--upgrade takes newer versions

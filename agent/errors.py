@@ -123,7 +123,7 @@ class StorageFull(Permanent):
 class IntegrityError(Permanent):
     """What is stored is not what was written."""
 
-    hint = "run 'ctl verify' to see which backups are harmed, and restore from another one"
+    hint = "restore from another backup, and find out what changed the object"
 
 
 class ObjectNotFound(Permanent):

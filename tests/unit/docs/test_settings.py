@@ -44,7 +44,7 @@ EXAMPLES = {
     "storage.oss.serverSideEncryption.sseAlgorithm": "KMS",
     "listen": "127.0.0.1:9360",
 }
-TOGETHER = {
+TOGETHER: dict[str, dict[str, Any]] = {
     "kmsKeyID": {"sseAlgorithm": "aws:kms"},
     "sseCustomerAlgorithm": {"sseCustomerKey": {"env": "KEY"}},
 }
