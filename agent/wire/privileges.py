@@ -35,12 +35,13 @@ BACKUP_ROLE: Final = "tidelogBackup"
 RESTORE_ROLE: Final = "tidelogRestore"
 
 _NORMAL: Final = {"db": "", "collection": ""}
-"""Every collection but the `system.*` ones, which have to be named."""
+"""Every collection but those of `config` and `local` and the `system.*` ones."""
 _BUCKETS: Final = {"db": "", "system_buckets": ""}
 _VIEWS: Final = {"db": "", "collection": "system.views"}
 _FUNCTIONS: Final = {"db": "", "collection": "system.js"}
 _CLUSTER: Final = {"cluster": True}
 
+_SYSTEM_DATABASES: Final = frozenset({"config", "local"})
 _CATALOGUE: Final = "reading the catalogue as of one moment"
 
 
@@ -76,8 +77,8 @@ def _control(collection: str, actions: str, reason: str) -> Privilege:
 
 
 CONTROL: Final = (
-    _control(COMMANDS, "createCollection convertToCapped find insert", "waking each other"),
-    _control(EVENTS, "createCollection convertToCapped find insert", "the log that ctl shows"),
+    _control(COMMANDS, "convertToCapped find insert", "waking each other"),
+    _control(EVENTS, "convertToCapped find insert update", "the log that ctl shows"),
     _control(OPERATIONS, "createIndex find insert update remove", "what is to be carried out"),
     _control(LEASES, "find insert update", "who may act"),
     _control(AGENTS, "find insert update remove", "heartbeats and goodbyes"),
@@ -89,7 +90,9 @@ CONTROL: Final = (
 """The control collections, wherever the user works."""
 
 BACKUP: Final = (
-    Privilege(_NORMAL, ("find",), "reading documents, the oplog and open transactions"),
+    Privilege(_NORMAL, ("find",), "reading documents"),
+    Privilege({"db": "local", "collection": "oplog.rs"}, ("find",), "archiving the oplog"),
+    Privilege({"db": "config", "collection": "transactions"}, ("find",), "open transactions"),
     Privilege(_VIEWS, ("find",), "reading views and the description of time series"),
     Privilege(_FUNCTIONS, ("find",), "reading stored functions"),
     Privilege(_BUCKETS, ("find",), "reading time series"),
@@ -113,18 +116,17 @@ _WRITES: Final = ("insert", "update", "remove", "bypassDocumentValidation")
 
 RESTORE: Final = (
     Privilege(_CLUSTER, ("applyOps", "useUUID", "forceUUID"), "creating under the old UUIDs"),
-    Privilege(_NORMAL, ("createCollection", "convertToCapped"), "creating collections"),
-    Privilege(_NORMAL, _WRITES, "loading documents past validators, and replaying writes"),
+    Privilege(_NORMAL, ("convertToCapped",), "creating capped collections"),
+    # `insert` includes creating; and with `dropCollection` and `createIndex` it includes renaming.
+    Privilege(_NORMAL, _WRITES, "creating, renaming, loading past validators, replaying writes"),
     Privilege(_NORMAL, ("createIndex", "dropIndex"), "building indexes, and replaying their drops"),
     Privilege(_NORMAL, ("collMod",), "replaying changes of collections"),
-    Privilege(_NORMAL, ("emptycapped",), "replaying it, and loading a capped collection again"),
-    Privilege(_NORMAL, ("renameCollectionSameDB",), "replaying renames"),
     Privilege(_NORMAL, ("dropDatabase", "dropCollection"), "making room, and replaying drops"),
-    Privilege(_VIEWS, ("createCollection", *_WRITES, "dropCollection"), "views"),
-    Privilege(_FUNCTIONS, ("createCollection", *_WRITES, "dropCollection"), "stored functions"),
+    Privilege(_VIEWS, (*_WRITES, "dropCollection"), "views"),
+    Privilege(_FUNCTIONS, (*_WRITES, "dropCollection"), "stored functions"),
     Privilege(
         _BUCKETS,
-        ("createCollection", *_WRITES, "createIndex", "collMod", "dropCollection"),
+        (*_WRITES, "createIndex", "collMod", "dropCollection"),
         "time series",
     ),
     Privilege(
@@ -163,8 +165,10 @@ def _covers(held: Mapping[str, Any], needed: Mapping[str, Any], database: str) -
     if "cluster" in needed:
         return bool(held.get("cluster"))
     kind = "system_buckets" if "system_buckets" in needed else "collection"
-    if kind not in held or held.get("db", "") not in ("", needed["db"] or database):
+    database = needed["db"] or database
+    if kind not in held or held.get("db", "") not in ("", database):
         return False
-    name = needed[kind]
-    # Granted on all collections means the normal ones.
-    return held[kind] == name or (held[kind] == "" and not name.startswith("system."))
+    if held[kind] == needed[kind]:
+        return True
+    is_normal = database not in _SYSTEM_DATABASES and not needed[kind].startswith("system.")
+    return held[kind] == "" and is_normal

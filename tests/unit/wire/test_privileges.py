@@ -47,6 +47,7 @@ def test_what_is_granted_covers(held: Resource, needed: Resource, database: str)
     [
         (ANY, VIEWS, ""),
         (ANY, BUCKETS, ""),
+        (ANY, {"db": "local", "collection": "oplog.rs"}, ""),
         (ANY, CLUSTER, ""),
         (CLUSTER, ANY, ""),
         ({"db": "shop", "collection": ""}, ANY, ""),
