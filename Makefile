@@ -41,6 +41,10 @@ integration: bootstrap ## run the integration tests: a real mongod
 cluster: bootstrap ## run the cluster tests: agents as processes, and faults
 	@$(PYTHON) .ci/rings.py cluster -- $(ARGS)
 
+.PHONY: soak
+soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" $(PYTHON) -m tests.soak
+
 .PHONY: check
 check: bootstrap lint format-check types layers unit ## all that has to be green before a commit, in under a minute
 
