@@ -48,7 +48,7 @@ def test_restores_to_random_moments_are_exact_whatever_failed(scene: Scene) -> N
         ledger.stop()
         scene.faults += chaos.counts.total()
         assert not scene.gaps(), scene.gaps()
-        _restore_and_judge(scene, ledger, _after(ledger, base), count=3, seed=seed)
+        _restore_and_judge(scene, ledger, _after(ledger, base), count=2, seed=seed)
 
 
 def test_the_last_second_is_cut_at_the_increment(scene: Scene) -> None:
@@ -232,7 +232,7 @@ def test_coverage_follows_within_fifteen_seconds_and_idle_sets_store_nothing(sce
     with Ledger(scene.replset.uri(), 1, rate=100) as ledger:
         scene.backup()
         lags = []
-        end = time.monotonic() + 30.0
+        end = time.monotonic() + 22.0
         while time.monotonic() < end:
             lags.append(_now(scene)[0] - scene.covered()[0])
             time.sleep(0.25)
@@ -243,7 +243,7 @@ def test_coverage_follows_within_fifteen_seconds_and_idle_sets_store_nothing(sce
     time.sleep(2.0)
     stored = scene.slices()
     begun = _now(scene)
-    eventually(lambda: scene.covered()[0] >= begun[0] + 20, 60.0, every_s=0.5)
+    eventually(lambda: scene.covered()[0] >= begun[0] + 12, 60.0, every_s=0.5)
     assert scene.slices() == stored
 
 
