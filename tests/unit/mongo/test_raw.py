@@ -45,7 +45,8 @@ def _reply(
 def test_a_cut_reply_is_what_decoding_would_give(
     batch: list[dict[str, Any]], cursor_id: int, first: bool, at: Timestamp | None
 ) -> None:
-    found = cut_cursor_reply(_reply(batch, cursor_id=cursor_id, first=first, at=at))
+    raw = [RawBSONDocument(bson.encode(document)) for document in batch]
+    found = cut_cursor_reply(_reply(raw, cursor_id=cursor_id, first=first, at=at))
     assert found.documents == b"".join(map(bson.encode, batch))
     assert found.count == len(batch)
     assert found.cursor_id == cursor_id
