@@ -31,6 +31,8 @@ from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
 
 PROFILE = "main"
+LOAD_BYTES_A_S = 20 << 20
+OPERATIONS_A_S = 20_000
 
 
 class RestoreKind:
@@ -128,6 +130,12 @@ async def _idle_until(services: Services, replset: str, reached: OpTime) -> OpTi
     return max(found, default=None)
 
 
+def estimated_s(load_bytes: int, operations: int) -> int:
+    """About how long loading and replaying takes on a small server, in seconds; index builds come
+    on top. Rates measured on two cores shared with mongod (docs/operations.md)."""
+    return 1 + load_bytes // LOAD_BYTES_A_S + operations // OPERATIONS_A_S
+
+
 async def describe(storage: Storage, spec: RestoreSpec, target: str, plan: Plan) -> dict[str, Any]:
     """One replica set's plan, for people; proves that every object is there."""
     scope = await resolve(storage, plan, scope_of(spec, plan.backup))
@@ -147,5 +155,8 @@ async def describe(storage: Storage, spec: RestoreSpec, target: str, plan: Plan)
         "stored_bytes": sum(item.size_bytes for item in items),
         "slices": len(plan.slices),
         "operations": sum(item.count for item in plan.slices),
+        "estimated_s": estimated_s(
+            sum(segment.length for segment in segments), sum(item.count for item in plan.slices)
+        ),
         "drops": "everything else" if scope.is_full else "what was named",
     }
