@@ -231,6 +231,11 @@ class Slicer:
             await self._ask_for_base(settings)
             return run
         run = last.model_copy(update={"epoch": epoch, "node": self._services.node.id})
+        if run.last_sha256 is None:
+            # Nothing says which slice would be this run's first: a backup's own may begin there
+            # too, and goes when the backup is deleted.
+            await self._services.runs.save(run)
+            return run
         found = keys_after(storage, self._replset, run.end, after=run.last_key)
         async with aclosing(found) as slices:
             async for item, span in slices:
