@@ -230,7 +230,9 @@ class FleetAgent:
 
     async def aclose(self) -> None:
         if self._task is not None:
+            # Its client must not be closed under it: it may be in the middle of a heartbeat.
             self._task.cancel()
+            await asyncio.wait([self._task])
         await self._control.aclose()
 
 
