@@ -42,9 +42,10 @@ class Coverage:
         return max(ends, default=None)
 
     def lag_s(self, now: OpTime) -> float | None:
-        """How far the coverage is behind: what a disaster now would lose at most, in seconds."""
-        spans = coverage(self.runs)
-        return float(max(0, now.T - spans[-1].end.T)) if spans else None
+        """How far what can be restored to is behind: what a disaster now would lose at most, in
+        seconds. Slices that no backup leads up to do not count."""
+        until = self.restorable_until()
+        return None if until is None else float(max(0, now.T - until.T))
 
     def errors(self) -> list[str]:
         """Why slicing does not get on, where it does not."""
@@ -73,8 +74,10 @@ class Coverage:
         until, lag_s = self.restorable_until(), self.lag_s(now)
         if until is not None and lag_s is not None:
             lines.append(f"  Restorable until {moment(until.wall())}, {duration(lag_s)} ago")
-        elif self.runs:
-            lines.append("  Nothing can be restored to yet: take a backup to begin from")
+        newest = coverage(self.runs)[-1:]
+        if newest and (until is None or until < newest[0].start):
+            since = moment(newest[0].start.wall())
+            lines.append(f"  Slices since {since} need a backup to begin from: take one")
         if self.runs:
             lines.append(f"  Slices: {size(sum(run.size_bytes for run in self.runs))}")
         return lines

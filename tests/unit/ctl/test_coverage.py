@@ -49,7 +49,7 @@ def test_what_lacks_a_backup_is_listed_on_demand(ctl: Ctl) -> None:
 def test_slices_without_any_backup_restore_to_nothing(ctl: Ctl) -> None:
     ctl.world.slice_runs = [run(BASE, END)]
     assert ctl("list", "-o", "json").json["pitr"]["ranges"] == []
-    assert "take a backup to begin from" in ctl("status").out
+    assert "need a backup to begin from" in ctl("status").out
 
 
 def test_a_gap_is_listed_with_its_cause(ctl: Ctl) -> None:
