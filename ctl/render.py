@@ -60,11 +60,7 @@ def moment(at: datetime | None) -> str:
 
 def optime(at: OpTime | None) -> str:
     """`2026-11-22T03:08:36Z (1795316916,3)`."""
-    if at is None:
-        return "-"
-    # A wall-clock target means the end of its second: there is no increment worth showing.
-    is_whole_second = at == OpTime.end_of_second(at.T)
-    return moment(at.wall()) if is_whole_second else f"{moment(at.wall())} ({at})"
+    return "-" if at is None else at.in_words()
 
 
 def epoch(at: datetime | None) -> int | None:

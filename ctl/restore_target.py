@@ -88,13 +88,12 @@ async def choose_backup(session: Session, base: str | None, target: OpTime | Non
             )
         return backup
     assert target is not None
-    earlier = [
-        backup
-        for backup in await session.catalog.backups()
-        if backup.last_write <= target and not backup.is_selective
-    ]
+    full = [backup for backup in await session.catalog.backups() if not backup.is_selective]
+    earlier = [backup for backup in full if backup.last_write <= target]
     if not earlier:
-        raise TargetNotCovered(
-            f"no full backup ends before {optime(target)}", hint="'ctl list' shows the backups"
-        )
+        hint = "take one first: 'ctl backup'"
+        if full:
+            oldest = min(full, key=lambda backup: backup.last_write)
+            hint = f"the earliest moment is {optime(oldest.last_write)}; 'ctl list' shows the rest"
+        raise TargetNotCovered(f"no full backup ends before {optime(target)}", hint=hint)
     return max(earlier, key=lambda backup: backup.last_write)

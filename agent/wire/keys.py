@@ -73,7 +73,9 @@ def validate(model: type[T], data: Mapping[str, Any]) -> T:
     where = ".".join(str(step) for step in first["loc"])
     what = first["msg"].removeprefix("Value error, ").removesuffix(".")
     what = what if what[:2].isupper() else what[:1].lower() + what[1:]
-    raise ConfigError(f"{where}: {what}" if where else what)
+    raise ConfigError(
+        f"{where}: {what}" if where else what, hint="docs/settings.md says what each key takes"
+    )
 
 
 def resolve(model: Model, path: str) -> list[str]:

@@ -54,6 +54,12 @@ class OpTime(Record):
         """The second it falls in, UTC."""
         return datetime.fromtimestamp(self.T, UTC)
 
+    def in_words(self) -> str:
+        """For people: `2026-11-22T03:08:36Z (1795316916,3)`. Of a wall-clock target, which means
+        the end of its second, without the increment."""
+        wall = self.wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return wall if self.I == _MAX else f"{wall} ({self})"
+
     def __lt__(self, other: OpTime) -> bool:
         return (self.T, self.I) < (other.T, other.I)
 

@@ -91,6 +91,7 @@ CONTROL: Final = (
 
 BACKUP: Final = (
     Privilege(_NORMAL, ("find",), "reading documents"),
+    Privilege(_CLUSTER, ("useUUID",), "reading a collection that is renamed meanwhile"),
     Privilege({"db": "local", "collection": "oplog.rs"}, ("find",), "archiving the oplog"),
     Privilege({"db": "config", "collection": "transactions"}, ("find",), "open transactions"),
     Privilege(_VIEWS, ("find",), "reading views and the description of time series"),
@@ -115,7 +116,7 @@ BACKUP: Final = (
 _WRITES: Final = ("insert", "update", "remove", "bypassDocumentValidation")
 
 RESTORE: Final = (
-    Privilege(_CLUSTER, ("applyOps", "useUUID", "forceUUID"), "creating under the old UUIDs"),
+    Privilege(_CLUSTER, ("applyOps", "forceUUID"), "creating collections with the UUIDs they had"),
     Privilege(_NORMAL, ("convertToCapped",), "creating capped collections"),
     # `insert` includes creating; and with `dropCollection` and `createIndex` it includes renaming.
     Privilege(_NORMAL, _WRITES, "creating, renaming, loading past validators, replaying writes"),

@@ -128,7 +128,8 @@ def chosen_slices(
     until = manifest.last_write if wanted is None else wanted
     if until < manifest.read_end:
         raise TargetNotCovered(
-            f"the backup {manifest.backup} was read until {manifest.read_end}, and nothing before "
+            f"the backup {manifest.backup} was read until {manifest.read_end.in_words()}, and"
+            " nothing before "
             "that can be restored from it",
             hint="choose an earlier backup",
         )
@@ -138,8 +139,8 @@ def chosen_slices(
         until = covered
     if until > covered:
         raise TargetNotCovered(
-            f"the backup {manifest.backup} and the slices that continue it reach {covered}, not "
-            f"{until}",
+            f"the backup {manifest.backup} and the slices that continue it reach "
+            f"{covered.in_words()}, not {until.in_words()}",
             hint="'ctl list' shows what is covered; the newest writes follow within a slice's span",
         )
     needed = tuple(s for s in slices if s.start < until)
