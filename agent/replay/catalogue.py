@@ -77,6 +77,11 @@ class Collection:
         for op in (INSERT, UPDATE, DELETE):
             self.prefixes[op] = b"\x02op\0\x02\0\0\0" + bytes([op]) + b"\0" + tail
 
+    def operation(self, op: int, body: bytes) -> bytes:
+        """A write as an operation of `applyOps`; `body` holds the fields `o` and `o2`."""
+        prefix = self.prefixes[op]
+        return _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"
+
     @property
     def is_capped(self) -> bool:
         """Whether natural order matters."""

@@ -13,7 +13,6 @@ carried out when the next item is asked for.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +26,7 @@ from agent.replay.entries import (
     COMMAND,
     DELETE,
     NOOP,
+    UPDATE,
     Entry,
     command_name,
     entries,
@@ -36,9 +36,9 @@ from agent.replay.entries import (
 )
 from agent.replay.resumption import Resumption
 from agent.replay.transactions import Committed, Transactions, nested
+from agent.replay.zeros import may_hold_empty, restoring
 from agent.wire.optime import OpTime
 
-_length: Final = struct.Struct("<i").pack
 _TRANSACTIONAL: Final = frozenset(name.encode() for name in TRANSACTIONAL)
 _COMMIT: Final = b"commitTransaction"
 
@@ -116,11 +116,7 @@ class Interpreter:
             if entry.op == COMMAND:
                 yield from self._command(entry, position, position)
             elif entry.op != NOOP and self._is_writing:
-                write = self._write(entry, position)
-                if write is not None:
-                    if self._first_view is not None:
-                        yield self._views_collection(position)
-                    yield write
+                yield from self._writes(entry, position, position)
             self.position = position
 
     def finish(self) -> list[str]:
@@ -147,6 +143,19 @@ class Interpreter:
             self._resumption.end()
             self._resumption = None
 
+    def _writes(self, entry: Entry, visible_at: int, position: int) -> Iterator[Write | Barrier]:
+        write = self._write(entry, visible_at)
+        if write is None:
+            return
+        if self._first_view is not None:
+            yield self._views_collection(position)
+        yield write
+        if may_hold_empty(entry.data, entry.body_at, entry.end_at) and entry.op != DELETE:
+            put_back = restoring(entry.data, entry.o_at)
+            if put_back is not None:
+                route, _, is_lenient = write
+                yield route, self._by_uuid[entry.ui].operation(UPDATE, put_back), is_lenient
+
     def _write(self, entry: Entry, visible_at: int) -> Write | None:
         collection = self._by_uuid.get(entry.ui)
         if collection is None:
@@ -163,7 +172,7 @@ class Interpreter:
         if collection.is_views:
             return self._write_view(collection, entry)
         self.applied += 1
-        document = _operation(collection, entry.op, entry.body)
+        document = collection.operation(entry.op, entry.body)
         route = hash(collection.uuid) if collection.is_serial else id_hash(entry)
         return route, document, collection.is_lenient or self._resumption is not None
 
@@ -185,7 +194,7 @@ class Interpreter:
         """Documents of `system.views` are chosen one by one, and may get other names."""
         if not collection.is_filtered:
             self.applied += 1
-            return None, _operation(collection, entry.op, entry.body), collection.is_lenient
+            return None, collection.operation(entry.op, entry.body), collection.is_lenient
         name = self._scope.view_name(id_document(entry).get("_id"))
         if name is None or (collection.is_lazy and entry.op == DELETE):
             return None
@@ -200,7 +209,7 @@ class Interpreter:
                 raise RestoreFailed(f"the definition of the view {name} cannot be replayed")
             operation = {"o": found, "o2": {"_id": name}}
         self.applied += 1
-        return None, _operation(collection, entry.op, bson.encode(operation)[4:-1]), True
+        return None, collection.operation(entry.op, bson.encode(operation)[4:-1]), True
 
     def _views_collection(self, position: int) -> Barrier:
         collection, self._first_view = self._first_view, None
@@ -263,11 +272,7 @@ class Interpreter:
                 else:
                     yield from self._command(operation, visible_at, position)
             elif operation.op != NOOP and self._is_writing:
-                write = self._write(operation, visible_at)
-                if write is not None:
-                    if self._first_view is not None:
-                        yield self._views_collection(position)
-                    yield write
+                yield from self._writes(operation, visible_at, position)
 
     def _after_the_end(self, entry: Entry) -> Iterator[Write | Barrier]:
         if entry.op != COMMAND:
@@ -280,9 +285,3 @@ class Interpreter:
             if not self._is_writing:
                 self._begin_writing()
             yield from self._commit(committed, self._span.until)
-
-
-def _operation(collection: Collection, op: int, body: bytes) -> bytes:
-    """A write as an operation of `applyOps`."""
-    prefix = collection.prefixes[op]
-    return _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"

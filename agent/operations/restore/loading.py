@@ -20,7 +20,7 @@ import bson
 from agent.archive.manifest import ChunkObject, Segment
 from agent.errors import RestoreFailed
 from agent.faults import fault_point
-from agent.mongo.apply.documents import cut
+from agent.mongo.apply.documents import RawDocument, cut
 from agent.mongo.apply.inserting import insert, inserting
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import empty
@@ -32,7 +32,9 @@ from agent.operations.restore.state import Bitmap
 from agent.pipeline.budget import ByteBudget
 from agent.replay.catalogue import Collection
 from agent.replay.commands import creation
+from agent.replay.entries import UPDATE
 from agent.replay.scope import VIEWS
+from agent.replay.zeros import may_hold_empty, restoring
 from agent.wire.namespaces import split
 
 CHECKPOINT_EVERY_S: Final = 2.0
@@ -145,7 +147,18 @@ class Loader:
                     may_exist=self._is_again,
                 )
                 self._job.tally.documents_done += len(batch)
+            if may_hold_empty(data, 0, len(data)):
+                await self._put_back_empty(collection, data)
             self._job.tally.bytes_done += len(data)
+
+    async def _put_back_empty(self, collection: Collection, data: bytes) -> None:
+        """Put empty timestamps back, which inserting has replaced by the time."""
+        for start, end in documents(data):
+            body = restoring(data, start) if may_hold_empty(data, start, end) else None
+            if body is not None:
+                self._job.check()
+                update = RawDocument(collection.operation(UPDATE, body))
+                await apply_writes(self._job.node, [update], is_lenient=collection.is_capped)
 
     async def _load_views(self, collection: Collection, data: bytes) -> None:
         """`system.views` takes no plain inserts, and a selective restore not every document."""
