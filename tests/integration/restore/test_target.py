@@ -1,0 +1,138 @@
+"""Restores onto targets in awkward states."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from agent.mongo import node as node_module
+from agent.storage.memory import MemoryStorage
+from tests.support.compare import assert_same, fingerprint
+from tests.support.eventually import eventually
+from tests.support.mongod import ReplicaSet
+from tests.support.restoring import RestoreRun, open_node, take_backup
+
+Client = MongoClient[dict[str, Any]]
+BUILD = "hangAfterSettingUpIndexBuild"
+
+
+@contextmanager
+def hanging_builds(client: Client) -> Iterator[None]:
+    client.admin.command({"configureFailPoint": BUILD, "mode": "alwaysOn"})
+    try:
+        yield
+    finally:
+        client.admin.command({"configureFailPoint": BUILD, "mode": "off"})
+
+
+def building(client: Client) -> bool:
+    chosen = {"$match": {"command.createIndexes": {"$exists": True}}}
+    pipeline: list[dict[str, Any]] = [{"$currentOp": {}}, chosen]
+    return bool(list(client.admin.aggregate(pipeline)))
+
+
+@pytest.mark.parametrize("spec", [{}, {"ns": ("db.c",)}])
+async def test_an_index_being_built_there_ends_with_its_collection(
+    one_node: ReplicaSet, spec: dict[str, Any]
+) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_many([{"_id": n} for n in range(10)])
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    backup = await take_backup(node, storage)
+    before = fingerprint(client)
+
+    def build() -> None:
+        with suppress(PyMongoError):
+            client["db"]["c"].create_index("late")
+
+    thread = threading.Thread(target=build)
+    with hanging_builds(client):
+        thread.start()
+        await asyncio.to_thread(eventually, lambda: building(client))
+        worker = asyncio.create_task(RestoreRun.of(node, storage, backup, **spec).work())
+        await asyncio.sleep(1.0)
+    try:
+        await worker
+    finally:
+        await node.aclose()
+        thread.join()
+    assert_same(before, fingerprint(client))
+
+
+async def test_an_index_build_may_outlast_every_socket(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_many([{"_id": n} for n in range(10)])
+    client["db"]["c"].create_index("a")
+    monkeypatch.setattr(node_module, "CALL_TIMEOUT_S", 0.3)  # sockets: four times that
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    backup = await take_backup(node, storage)
+    before = fingerprint(client)
+    run = RestoreRun.of(node, storage, backup)
+    loaded = threading.Event()
+
+    def hang() -> None:
+        if run.result.get("state", {}).get("stage") == "loaded" and not loaded.is_set():
+            client.admin.command({"configureFailPoint": BUILD, "mode": "alwaysOn"})
+            loaded.set()
+
+    run.on_record = hang
+    worker = asyncio.create_task(run.work())
+    await asyncio.to_thread(loaded.wait, 30)
+    with hanging_builds(client):
+        await asyncio.to_thread(eventually, lambda: building(client))
+        await asyncio.sleep(3.0)
+        assert not worker.done()
+    try:
+        await worker
+    finally:
+        await node.aclose()
+    assert_same(before, fingerprint(client))
+
+
+async def test_what_an_unfinished_restore_left_behind_goes(one_node: ReplicaSet) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_one({"_id": 1})
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    try:
+        backup = await take_backup(node, storage)
+        before = fingerprint(client)
+        for name in ("tidelogTmpUsers", "tidelogTmpMarker"):
+            client.admin[name].insert_one({"_id": "old"})
+        client["db"]["tidelogTmp.0123"].insert_one({})
+        await RestoreRun.of(node, storage, backup, ns=("db.c",)).work()
+    finally:
+        await node.aclose()
+    assert_same(before, fingerprint(client))
+    names = client.admin.list_collection_names()
+    assert not [name for name in names if name.startswith("tidelogTmp")]
+
+
+async def test_a_duplicate_under_a_unique_index_is_named(one_node: ReplicaSet) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_many([{"_id": n, "a": n, "b": n} for n in range(10)])
+    client["db"]["c"].create_index("a", unique=True, name="one a each")
+    client["db"]["c"].create_index("b", name="good")
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    backup = await take_backup(node, storage)
+    run = RestoreRun.of(node, storage, backup)
+
+    def spoil() -> None:
+        if run.result.get("state", {}).get("stage") == "loaded":
+            client["db"]["c"].update_one({"_id": 1}, {"$set": {"a": 2}})
+
+    run.on_record = spoil
+    try:
+        with pytest.raises(Exception, match=r"unique index one a each of db\.c.*'a': 2"):
+            await run.work()
+    finally:
+        await node.aclose()
+    assert set(client["db"]["c"].index_information()) == {"_id_", "good"}
