@@ -159,12 +159,13 @@ def test_what_a_command_drops(fields: dict[str, Any], expected: tuple[str, set[s
     [
         ([entry(1), entry(2)], False),
         ([entry(1, op="u", ns="admin.tidelogAgents")], False),
+        ([entry(1, op="i", ns="config.system.sessions")], False),
         ([entry(1), entry(2, op="i", ns="shop.orders")], True),
         ([entry(1, op="c", ns="shop.$cmd")], True),
         ([entry(n) for n in range(500)], True),
     ],
 )
-def test_no_ops_and_our_own_writes_do_not_matter(
+def test_what_is_written_on_an_idle_set_does_not_matter(
     entries: list[dict[str, Any]], expected: bool
 ) -> None:
     data = b"".join(map(bson.encode, entries))
