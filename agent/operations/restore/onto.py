@@ -19,10 +19,11 @@ from agent.archive.layout import replay_base_key
 from agent.archive.manifest import CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
 from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused, root_cause
+from agent.mongo.apply.probe import check_privileges
 from agent.mongo.catalogue import CatalogueRow, read_catalogue
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.restore.creating import create_marker
-from agent.operations.restore.finishing import build_indexes, clean_up, drop_indexes
+from agent.operations.restore.finishing import build_indexes, clean_up, drop_indexes, set_expiry
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
 from agent.operations.restore.pace import Pace
@@ -126,6 +127,7 @@ class _Work:
         slices = await _slices(self._storage, spec, part.replset)
         check_chain(slices, spec.start, spec.end)
         await prove_objects(self._storage, slices, lambda item: None)
+        await check_privileges(part.services.node)
         beginning = await self._beginning(slices)
         part.lease.check()
         await part.services.runs.seal(part.replset)
@@ -139,6 +141,7 @@ class _Work:
         before = {bytes.fromhex(e.uuid): _indexes(e) for e in beginning.collections}
         await drop_indexes(job, before)
         await build_indexes(job)
+        await set_expiry(job)
         await clean_up(job)
         await job.committed()
         state = job.keeper.state
@@ -240,8 +243,13 @@ def _mention(entry: Entry, found: dict[str, str], created: set[bytes]) -> None:
             created.add(entry.ui)
         elif name == b"applyOps":
             for operation in entry.command()["applyOps"]:
-                if operation["op"] != "c" and bytes(operation["ui"]) not in created:
-                    found.setdefault(bytes(operation["ui"]).hex(), operation["ns"])
+                uuid = bytes(operation["ui"])
+                if operation["op"] == "c":
+                    # A transaction may create collections, too.
+                    if "create" in operation["o"]:
+                        created.add(uuid)
+                elif uuid not in created:
+                    found.setdefault(uuid.hex(), operation["ns"])
         return
     if entry.op == NOOP or entry.ui == NO_UUID:
         return
