@@ -15,7 +15,7 @@ def clean(client: MongoClient[dict[str, Any]], *, keep_user: str | None = None) 
         if database not in _SERVERS_OWN:
             client.drop_database(database)
     for collection in client.admin.list_collection_names():
-        if not collection.startswith("system."):
+        if not collection.startswith("system.") or collection == "system.views":
             client.admin.drop_collection(collection)
     for user in client.admin["system.users"].find({"user": {"$ne": keep_user}}):
         client[user["db"]].command("dropUser", user["user"])

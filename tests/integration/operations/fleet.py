@@ -278,7 +278,7 @@ class Fleet:
     async def submit(self, kind: Kind = Kind.BACKUP, **given: Any) -> Operation:
         return await self.operations.submit(kind, {}, requested_by="test", **given)
 
-    async def state(self, op: Operation, *states: State, within_s: float = 20.0) -> Operation:
+    async def state(self, op: Operation, *states: State, within_s: float = 60.0) -> Operation:
         """Wait until the operation is in one of these states."""
 
         async def there() -> Operation | None:
@@ -290,6 +290,6 @@ class Fleet:
         assert found is not None
         return found
 
-    async def over(self, op: Operation, within_s: float = 20.0) -> Operation:
+    async def over(self, op: Operation, within_s: float = 60.0) -> Operation:
         """Wait until the operation is over, however."""
         return await self.state(op, State.DONE, State.FAILED, State.CANCELLED, within_s=within_s)
