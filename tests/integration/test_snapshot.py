@@ -142,7 +142,8 @@ async def test_the_catalogue_has_what_belongs_into_a_backup_verbatim(one_node: R
     db.command({"createUser": "u", "pwd": "p", "roles": []})
     outcome, storage = await _taken(one_node, selection=Selection())
     entries = {entry.ns: entry for entry in outcome.begun.catalogue}
-    assert set(entries) == {
+    # The server keeps an emptied collection of roles, once any test has made a role.
+    assert set(entries) - {"admin.system.roles"} == {
         "admin.system.users",
         "db.guarded",
         "db.system.buckets.weather",

@@ -272,7 +272,7 @@ async def test_a_refusal_of_the_kind_fails_the_operation_with_its_hint(fleet: Fl
     assert (failed.error.type, failed.error.message, failed.error.hint) == (
         *("Refused", "backup x is on hold", "release it"),
     )
-    assert failed.error.node == f"one/{A}"
+    assert failed.error.node in {f"one/{host}" for host in (A, B, P)}
 
 
 async def test_a_permanent_error_of_a_worker_fails_all(fleet: Fleet) -> None:
@@ -320,8 +320,7 @@ async def test_what_may_pass_is_tried_again_and_elsewhere(
     assert done.state is State.DONE
     hosts = [host for host, _ in fleet.script.moments(moment)]
     assert len(hosts) == 3
-    assert hosts[0] == A
-    assert hosts[1] != A, "another node is tried before the same one again"
+    assert hosts[1] != hosts[0], "another node is tried before the same one again"
     assert any("attempt 1 failed" in (entry.note or "") for entry in done.history)
 
 
