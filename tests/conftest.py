@@ -15,7 +15,13 @@ import pytest
 from tests.support.agents import Agents
 from tests.support.cleaning import clean
 from tests.support.ctl import Ctl
-from tests.support.mongod import ReplicaSet, SetOptions, find_mongod
+from tests.support.mongod import (
+    ClusterOptions,
+    ReplicaSet,
+    SetOptions,
+    ShardedCluster,
+    find_mongod,
+)
 from tests.support.mongod.binary import MongodMissingError
 from tests.support.mongod.options import Member
 
@@ -54,6 +60,21 @@ def shared_replset(mongod: Path) -> Iterator[ReplicaSet]:
     """A set of three nodes for the whole session; tests take `three_nodes`."""
     with ReplicaSet(SetOptions(name="three", members=(Member(),) * 3)) as replset:
         yield replset
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(mongod: Path) -> Iterator[ShardedCluster]:
+    """Two shards and config servers of one node each; tests take `sharded`."""
+    with ShardedCluster(ClusterOptions()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def sharded(shared_cluster: ShardedCluster) -> ShardedCluster:
+    """The shared sharded cluster, clean, all of its nodes up."""
+    shared_cluster.ready()
+    shared_cluster.clean()
+    return shared_cluster
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote_plus
 
 from tests.support.mongod.certificates import Certificates
@@ -80,6 +80,8 @@ class SetOptions:
     election_timeout_ms: int = 2_000
     parameters: Mapping[str, str | int | float] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    cluster_role: Literal["", "configsvr", "shardsvr"] = ""
+    """What it is in a sharded cluster; nothing of a cluster where empty."""
 
 
 def server_arguments(
@@ -106,4 +108,6 @@ def server_arguments(
             arguments += ["--tlsAllowConnectionsWithoutCertificates"]
         arguments += ["--tlsCAFile", str(certificates.ca)]
         arguments += ["--tlsCertificateKeyFile", str(certificates.server)]
+    if options.cluster_role:
+        arguments += [f"--{options.cluster_role}"]
     return [*arguments, *options.arguments]

@@ -223,7 +223,7 @@ class ReplicaSet:
 
     def _initiate(self) -> None:
         first = max(self.data_nodes, key=lambda node: node.member.config(0, "")["priority"])
-        config = {
+        config: dict[str, Any] = {
             "_id": self.name,
             "members": [node.member.config(i, node.host) for i, node in enumerate(self.nodes)],
             "settings": {
@@ -231,6 +231,8 @@ class ReplicaSet:
                 "heartbeatIntervalMillis": 500,
             },
         }
+        if self.options.cluster_role == "configsvr":
+            config["configsvr"] = True
         uri = self._uri(first.host, {"directConnection": "true"}, login=False)
         with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=10_000) as client:
             client.admin.command("replSetInitiate", config)
