@@ -1,92 +1,36 @@
-"""What the archived oplog covers, as `list` and `status` show it."""
+"""What the archived oplog covers, as `list` and `status` show it to people."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from agent.wire.backups import Backup
+from agent.wire.coverage import Coverage
 from agent.wire.optime import OpTime
-from agent.wire.timelines import Gap, Run, Span, coverage, restorable
-from ctl.render import duration, epoch, moment, optime, size
+from agent.wire.timelines import coverage
+from ctl.render import duration, moment, optime, size
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """The runs of all replica sets, the gaps between them, and the backups to begin from."""
-
-    runs: tuple[Run, ...]
-    gaps: tuple[Gap, ...]
-    backups: tuple[Backup, ...]
-
-    def ranges(self, *, unbacked: bool = True) -> list[dict[str, Any]]:
-        """Stretches that can be restored to, and (`unbacked`) those that lack a backup before
-        them, ascending."""
-        bases = [b.last_write for b in self.backups if not b.is_selective]
-        found: list[dict[str, Any]] = []
-        for span, base in restorable(coverage(self.runs), bases):
-            if unbacked and base != span.start:
-                until = span.end if base is None else base
-                found.append(_range(Span(start=span.start, end=until), has_base=False))
-            if base is not None and base < span.end:
-                found.append(_range(Span(start=base, end=span.end), has_base=True))
-        return found
-
-    def gaps_found(self) -> list[dict[str, Any]]:
-        """Holes, with their causes."""
-        return [gap.to_json() for gap in self.gaps]
-
-    def restorable_until(self) -> OpTime | None:
-        """The latest moment that can be restored to with the slices."""
-        ends = [OpTime.from_document(r["end_ts"]) for r in self.ranges(unbacked=False)]
-        return max(ends, default=None)
-
-    def lag_s(self, now: OpTime) -> float | None:
-        """How far what can be restored to is behind: what a disaster now would lose at most, in
-        seconds. Slices that no backup leads up to do not count."""
-        until = self.restorable_until()
-        return None if until is None else float(max(0, now.T - until.T))
-
-    def errors(self) -> list[str]:
-        """Why slicing does not get on, where it does not."""
-        latest = {run.replset: run for run in self.runs}
-        return [f"{run.replset}: {run.error}" for run in latest.values() if run.error]
-
-    def chunks(self) -> dict[str, Any]:
-        """The same under the names that PBM's users know."""
-        return {"pitrChunks": self.ranges(), "size": sum(run.size_bytes for run in self.runs)}
-
-    def lines(self, *, unbacked: bool) -> list[str]:
-        """For people."""
-        lines = []
-        for item in self.ranges(unbacked=unbacked):
-            start, end = (OpTime.from_document(item[key]) for key in ("start_ts", "end_ts"))
-            words = f"  {moment(start.wall())} - {moment(end.wall())}  (to {optime(end)})"
-            lines.append(words + ("" if not item["noBaseSnapshot"] else "  no base snapshot"))
-        for gap in self.gaps:
-            span = f"{moment(gap.start.wall())} - {moment(gap.end.wall())}"
-            lines.append(f"  gap on {gap.replset}: {span}, {gap.cause}")
-        return lines
-
-    def status_lines(self, now: OpTime) -> list[str]:
-        """One sentence on whether the latest writes are safe, and what keeps them from it."""
-        lines = [f"  Error: {error}" for error in self.errors()]
-        until, lag_s = self.restorable_until(), self.lag_s(now)
-        if until is not None and lag_s is not None:
-            lines.append(f"  Restorable until {moment(until.wall())}, {duration(lag_s)} ago")
-        newest = coverage(self.runs)[-1:]
-        if newest and (until is None or until < newest[0].start):
-            since = moment(newest[0].start.wall())
-            lines.append(f"  Slices since {since} need a backup to begin from: take one")
-        if self.runs:
-            lines.append(f"  Slices: {size(sum(run.size_bytes for run in self.runs))}")
-        return lines
+def lines(covered: Coverage, *, unbacked: bool) -> list[str]:
+    """For people."""
+    lines = []
+    for item in covered.ranges(unbacked=unbacked):
+        start, end = (OpTime.from_document(item[key]) for key in ("start_ts", "end_ts"))
+        words = f"  {moment(start.wall())} - {moment(end.wall())}  (to {optime(end)})"
+        lines.append(words + ("" if not item["noBaseSnapshot"] else "  no base snapshot"))
+    for gap in covered.gaps:
+        span = f"{moment(gap.start.wall())} - {moment(gap.end.wall())}"
+        lines.append(f"  gap on {gap.replset}: {span}, {gap.cause}")
+    return lines
 
 
-def _range(span: Span, *, has_base: bool) -> dict[str, Any]:
-    return {
-        "range": {"start": epoch(span.start.wall()), "end": epoch(span.end.wall())},
-        "start_ts": span.start.to_json(),
-        "end_ts": span.end.to_json(),
-        "noBaseSnapshot": not has_base,
-    }
+def status_lines(covered: Coverage, now: OpTime) -> list[str]:
+    """One sentence on whether the latest writes are safe, and what keeps them from it."""
+    lines = [f"  Error: {error}" for error in covered.errors()]
+    until, lag_s = covered.restorable_until(), covered.lag_s(now)
+    if until is not None and lag_s is not None:
+        lines.append(f"  Restorable until {moment(until.wall())}, {duration(lag_s)} ago")
+    newest = coverage(covered.runs)[-1:]
+    if newest and (until is None or until < newest[0].start):
+        since = moment(newest[0].start.wall())
+        lines.append(f"  Slices since {since} need a backup to begin from: take one")
+    if covered.runs:
+        lines.append(f"  Slices: {size(sum(run.size_bytes for run in covered.runs))}")
+    return lines

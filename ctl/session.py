@@ -19,6 +19,7 @@ from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
+from agent.store.overview_reading import read_hello
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
@@ -57,8 +58,7 @@ class Session:
 
     async def hello(self) -> dict[str, Any]:
         """What the primary of the lead replica set says of its set."""
-        with translated("asking for the members of the replica set"):
-            return dict(await self.control.database.command("hello"))
+        return await read_hello(self.control)
 
 
 @asynccontextmanager

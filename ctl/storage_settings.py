@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import NotFound, Refused
-from agent.wire.settings import Settings, masked
+from agent.wire.settings import Settings
 
 if TYPE_CHECKING:
     from agent.wire.nodes import NodeStatus
@@ -29,19 +29,6 @@ async def require_storage(session: Session, profile: str = "main") -> Settings:
     if profile != "main":
         raise NotFound(f"no profile named {profile!r}", hint="the only one is main")
     return settings
-
-
-def storage_path(settings: Settings) -> str:
-    """Where the repository is, as the agents say it: `file:///backups`, `s3://bucket/prefix`."""
-    if settings.storage is None:
-        return ""
-    shown: dict[str, Any] = masked(settings)["storage"]
-    section = shown.get(settings.storage.type) or {}
-    if "path" in section:
-        return f"file://{section['path']}"
-    place = section.get("bucket") or section.get("container") or ""
-    prefix = str(section.get("prefix") or "").strip("/")
-    return f"{settings.storage.type}://{place}" + (f"/{prefix}" if prefix else "")
 
 
 @dataclass(frozen=True, slots=True)

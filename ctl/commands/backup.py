@@ -9,13 +9,13 @@ import click
 from agent.errors import Refused
 from agent.wire.namespaces import check_patterns
 from agent.wire.operations import Kind, Operation
-from agent.wire.settings import Compression, stored_compression
+from agent.wire.settings import Compression, storage_path, stored_compression
 from agent.wire.specs import BackupSpec
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_backup
 from ctl.options import global_options, selection_options, wait_options
 from ctl.render import duration, optime, size
-from ctl.storage_settings import require_storage, storage_path
+from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:

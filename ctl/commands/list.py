@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.wire.coverage import Coverage
 from agent.wire.operations import Kind, Operation
-from ctl.coverage import Coverage
+from ctl.coverage import lines
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_restores
 from ctl.options import global_options, remapping_option
@@ -76,7 +77,7 @@ def _backups(
     parts.append(snapshot_table(snapshots, backups) if backups else "  none")
     if full:
         parts += [f"  {b.id}: {', '.join(p.replset for p in b.replsets)}" for b in backups]
-    parts += ["", f"PITR <{'on' if is_pitr_on else 'off'}>", *covered.lines(unbacked=unbacked)]
+    parts += ["", f"PITR <{'on' if is_pitr_on else 'off'}>", *lines(covered, unbacked=unbacked)]
     return Result({"snapshots": snapshots, "pitr": pitr}, Group(*parts))
 
 

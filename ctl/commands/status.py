@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Group
 
+from agent.wire.overview import Overview
+from ctl.coverage import status_lines
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import global_options
-from ctl.overview import Member, Overview
 from ctl.render import duration, moment, number, size, title
 from ctl.snapshots import snapshot_table
 
@@ -45,29 +46,10 @@ def command(invocation: Invocation, sections: tuple[str, ...], priority: bool, w
 
 
 async def read(session: Session) -> Overview:
-    """All that is shown, one query each."""
-    settings, _ = await session.settings.read()
-    return Overview(
-        now=await session.control.now(),
-        replset=session.control.replset,
-        members=await read_members(session),
-        nodes=tuple(await session.nodes.all()),
-        settings=settings,
-        active=tuple(await session.operations.active()),
-        recent=tuple(await session.operations.recent(50)),
-        backups=tuple(await session.catalog.backups()),
-        leases=await session.leases.held(),
-        runs=tuple(await session.runs.runs()),
-        gaps=tuple(await session.runs.gaps()),
-    )
+    """All that is shown."""
+    from agent.store.overview_reading import read_overview
 
-
-async def read_members(session: Session) -> tuple[Member, ...]:
-    """The members of the lead replica set as its primary tells everybody: all but hidden ones."""
-    hello = await session.hello()
-    hosts = [*hello.get("hosts", ()), *hello.get("passives", ())]
-    arbiters = [Member(host, is_arbiter=True) for host in hello.get("arbiters", ())]
-    return (*(Member(host, is_arbiter=False) for host in hosts), *arbiters)
+    return await read_overview(session)
 
 
 def build(overview: Overview, sections: Sequence[str], priority: bool) -> Result:
@@ -113,7 +95,7 @@ def _pitr(pitr: dict[str, Any], overview: Overview) -> list[RenderableType]:
     lines: list[RenderableType] = [f"  Status [{'ON' if pitr['conf'] else 'OFF'}]"]
     if pitr["nodes"]:
         lines.append(f"  Running on: {', '.join(pitr['nodes'])}")
-    return [*lines, *overview.covered.status_lines(overview.now)]
+    return [*lines, *status_lines(overview.covered, overview.now)]
 
 
 def _running(operations: list[dict[str, Any]]) -> list[RenderableType]:

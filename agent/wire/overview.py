@@ -1,4 +1,4 @@
-"""The cluster at a moment, as `ctl status` shows it, as plain JSON values."""
+"""The cluster at a moment, as plain JSON values: for `ctl status`, the page and the metrics."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.wire.backups import Backup
+from agent.wire.coverage import Coverage
 from agent.wire.leases import Lease, slicer_scope
 from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import Kind, Operation, State, whole_progress
 from agent.wire.optime import OpTime
-from agent.wire.settings import Settings
+from agent.wire.settings import Settings, storage_path
+from agent.wire.snapshots import of_backup, of_operation
 from agent.wire.timelines import Gap, Run
-from ctl.coverage import Coverage
-from ctl.render import duration, epoch
-from ctl.snapshots import of_backup, of_operation
-from ctl.storage_settings import storage_path
+from agent.wire.wording import duration, epoch
 
 LETTERS: Final = {
     Role.PRIMARY: "P",
