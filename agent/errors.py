@@ -11,12 +11,14 @@
     │   ├─ StoreUnavailable      the control database            → exit 5
     │   ├─ StorageUnavailable    the object storage
     │   ├─ NodeUnavailable       the mongod this agent serves
+    │   ├─ KeyServiceUnavailable the key management service
     │   └─ Throttled             retry_after_s
     ├─ Permanent                 do not try again                → exit 1
     │   ├─ PermissionDenied
     │   ├─ StorageFull
     │   ├─ IntegrityError        what is stored is not what was written
     │   ├─ ObjectNotFound / ObjectExists
+    │   ├─ KeyUnusable           disabled, deleted, denied, or another key
     │   ├─ OplogOverrun          the oplog no longer holds what is needed
     │   ├─ OplogForked           what was archived last was rolled back
     │   └─ RestoreFailed         the target refused what had to be written
@@ -92,6 +94,10 @@ class StorageUnavailable(Transient):
     """The storage does not answer."""
 
 
+class KeyServiceUnavailable(Transient):
+    """The key management service does not answer."""
+
+
 class NodeUnavailable(Transient):
     """The mongod of this agent does not answer, or is in no state to be read."""
 
@@ -132,6 +138,12 @@ class ObjectNotFound(Permanent):
 
 class ObjectExists(Permanent):
     """The key is taken; Tidelog never writes a key twice."""
+
+
+class KeyUnusable(Permanent):
+    """A key cannot be used: disabled, to be deleted, gone, access denied, or another one."""
+
+    hint = "'ctl encryption status' shows the keys; docs/runbook.md says what to do for each state"
 
 
 class OplogOverrun(Permanent):

@@ -14,9 +14,11 @@ from typing import Final
 
 from agent.errors import ConfigError
 from agent.wire.sealing import KEY_FILE_VARIABLE, SealingKey
-from agent.wire.secrets import ENV, FILE, MOUNTED, SEALED, Plain
+from agent.wire.secrets import CREDENTIAL, ENV, FILE, MOUNTED, SEALED, Plain
 
 DIRECTORY_VARIABLE: Final = "TIDELOG_SECRETS_DIRECTORY"
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
+"""Set by systemd for a unit with `LoadCredential=`."""
 DEFAULT_DIRECTORY: Final = "/etc/tidelog/secrets"
 MAX_BYTES: Final = 1 << 20
 
@@ -44,6 +46,8 @@ class SecretReader:
             return self._filled(Path(value.value))
         if value.kind == MOUNTED:
             return self._filled(self._directory() / value.value)
+        if value.kind == CREDENTIAL:
+            return self._filled(self._credentials() / value.value)
         if value.kind == SEALED:
             return self._sealing_key().open(value)
         return value.value
@@ -81,6 +85,15 @@ class SecretReader:
 
     def _directory(self) -> Path:
         return Path(self.environment.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY)
+
+    def _credentials(self) -> Path:
+        found = self.environment.get(CREDENTIALS_VARIABLE)
+        if not found:
+            raise ConfigError(
+                f"{CREDENTIALS_VARIABLE} is not set: this agent was given no systemd credentials",
+                hint="add LoadCredential=NAME:/PATH to the agent's unit, and restart it",
+            )
+        return Path(found)
 
     def _sealing_key(self) -> SealingKey:
         path = self.environment.get(KEY_FILE_VARIABLE)

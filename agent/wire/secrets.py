@@ -3,6 +3,7 @@
     secretAccessKey: {env: AWS_KEY}                 the agent's environment, read when it is used
     secretAccessKey: {file: /etc/tidelog/aws-key}   a file, read again when it changes
     secretAccessKey: {name: aws-creds, key: SECRET} <secrets directory>/aws-creds/SECRET
+    secretAccessKey: {credential: aws-key}          a systemd credential of the agent's unit
     secretAccessKey: wJalrXUtn…                     a literal
 
 A `Secret` prints as `***` however it is printed; a literal one is never serialised, so it cannot be
@@ -24,6 +25,7 @@ MASK: Final = "***"
 LITERAL: Final = "literal"
 ENV: Final = "env"
 FILE: Final = "file"
+CREDENTIAL: Final = "credential"
 SEALED: Final = "sealed"
 MOUNTED: Final = "mounted"
 _FORMS: Final = "write {env: NAME} or {file: /PATH}"
@@ -64,7 +66,9 @@ class Plain:
             ((kind, value),) = written.items()
             if kind == FILE and not value.startswith("/"):
                 raise ValueError("the file of a reference must be an absolute path")
-            if kind in (ENV, FILE, SEALED):
+            if kind == CREDENTIAL and ("/" in value or value.startswith(".")):
+                raise ValueError("the name of a systemd credential must be a plain file name")
+            if kind in (ENV, FILE, CREDENTIAL, SEALED):
                 return cls(kind, value)
         raise ValueError(f"is no reference; {_FORMS}")
 
@@ -80,6 +84,8 @@ class Plain:
             return f"environment variable {self.value}"
         if self.kind == FILE:
             return f"file {self.value}"
+        if self.kind == CREDENTIAL:
+            return f"systemd credential {self.value}"
         if self.kind == MOUNTED:
             return f"mounted secret {self.value}"
         return "the settings, sealed" if self.kind == SEALED else "the settings"

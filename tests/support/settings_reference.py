@@ -116,8 +116,9 @@ and all: `--set backup.priority.db1.example.com:27017=2`.
 | text or reference | a text, or one of the references above |
 | map | keys to values of the type named |
 
-A reference is read by each agent on its own host: `{{env: NAME}}`, `{{file: /PATH}}`, or
-`{{name: SECRET, key: KEY}}` of a mounted secret. A secret in clear is sealed before it is stored,
+A reference is read by each agent on its own host: `{{env: NAME}}`, `{{file: /PATH}}`,
+`{{credential: NAME}}` (of systemd, `LoadCredential=`), or `{{name: SECRET, key: KEY}}` of a mounted
+secret. A secret in clear is sealed before it is stored,
 with the key file that `{KEY_FILE_VARIABLE}` names for `ctl` and for every agent, and refused where
 there is none.
 

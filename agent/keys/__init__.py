@@ -1,0 +1,1 @@
+"""Key providers: who holds the keys that data keys are wrapped under."""

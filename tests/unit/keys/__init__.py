@@ -1,0 +1,1 @@
+"""Key providers that need no service."""
