@@ -15,6 +15,10 @@ class ReplsetPart(Record):
     """One replica set's share: where its manifest lies and what it sums up to."""
 
     replset: str
+    shard: str | None = None
+    """The name of the shard; None for config servers, and where nothing is sharded."""
+    is_config: bool = False
+    """Whether these are the config servers of a sharded cluster."""
     manifest_key: str
     manifest_sha256: str
     manifest_size_bytes: int
@@ -58,6 +62,11 @@ class Backup(Record):
     replsets: tuple[ReplsetPart, ...]
     size_bytes: int
     size_uncompressed_bytes: int
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether it is of a sharded cluster."""
+        return any(part.is_config for part in self.replsets)
 
     @property
     def is_selective(self) -> bool:

@@ -11,6 +11,15 @@ from agent.wire.collections import PREFIX
 _SYSTEM_DATABASES: Final = frozenset({"local", "config"})
 _ADMIN_EXCLUDED: Final = frozenset({"system.version", "system.keys", "system.new_users"})
 USERS_AND_ROLES: Final = ("admin.system.users", "admin.system.roles")
+ROUTING: Final = (
+    "config.databases",
+    "config.collections",
+    "config.chunks",
+    "config.tags",
+    "config.settings",
+)
+"""What the config servers of a sharded cluster know of the users' data, and which is theirs to
+restore; all else in `config` belongs to the cluster as it is."""
 TEMPORARY: Final = "tidelogTmp"
 """Prefix of temporary collections in `admin`, made and dropped by restores."""
 
@@ -44,17 +53,27 @@ class Selection:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     users_and_roles: bool = True
+    routing: bool = False
+    """Whether the routing tables are wanted: on the config servers."""
 
     @property
     def is_everything(self) -> bool:
         """Whether nothing was narrowed."""
         return not self.include and not self.exclude
 
+    def holds(self, namespace: str) -> bool:
+        """Whether the collection is wanted and belongs into a backup at all."""
+        if namespace in ROUTING:
+            return self.routing
+        return is_archived(namespace) and self.matches(namespace)
+
     def matches(self, namespace: str) -> bool:
         """Whether the collection is wanted. `system.views` of a database is wanted as soon as
         anything of that database may be: the views in it are chosen one by one."""
         if namespace in USERS_AND_ROLES:
             return self.users_and_roles
+        if namespace in ROUTING:
+            return self.routing
         database, collection = split(namespace)
         if collection == "system.views":
             return self._reaches(database)

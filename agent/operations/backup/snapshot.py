@@ -54,7 +54,7 @@ from agent.operations.backup.reading import (
 from agent.pipeline.budget import ByteBudget
 from agent.pipeline.channel import Channel
 from agent.storage.base import Storage
-from agent.wire.namespaces import Selection, is_archived
+from agent.wire.namespaces import Selection
 from agent.wire.operations import Progress
 from agent.wire.optime import OpTime
 
@@ -179,7 +179,7 @@ class Snapshot:
         return begun, read_clock
 
     def _is_wanted(self, row: CatalogueRow) -> bool:
-        return is_archived(row.ns) and self._options.selection.matches(row.ns)
+        return self._options.selection.holds(row.ns)
 
     def _archiver(self, begun: Begun) -> OplogArchiver:
         slices = self._progressed.slices
