@@ -25,11 +25,12 @@ from agent.storage.keys import check_key, check_prefix
 from agent.storage.multipart import Plan, upload
 from agent.storage.precedence import Choice
 from agent.storage.probe import probe
+from agent.storage.ranges import Range, Reader
 from agent.storage.s3.connection import Connection
 from agent.storage.s3.errors import Unsupported
 from agent.storage.s3.listing import Listing
 from agent.storage.s3.manners import Manners
-from agent.storage.s3.reading import Range, Reader
+from agent.storage.s3.reading import ObjectRanges
 from agent.storage.s3.writing import ObjectUpload
 from agent.storage.surroundings import Surroundings
 from agent.storage.threads import Threads
@@ -61,7 +62,8 @@ class S3Storage:
         self._threads = threads
         self._manners = Manners(connection)
         self._listing = Listing(connection, self._manners)
-        self._reader = Reader(connection)
+        self._ranges = ObjectRanges(connection)
+        self._reader = Reader(self._ranges, settings.upload_part_size, settings.upload_concurrency)
         self._plan = Plan(
             settings.upload_part_size, settings.max_upload_parts, settings.upload_concurrency
         )
@@ -120,14 +122,7 @@ class S3Storage:
 
     async def stat(self, key: str) -> ObjectInfo:
         """HeadObject."""
-        answer = await self._connection.call(
-            "head_object",
-            "read",
-            key,
-            Key=self._connection.name(check_key(key)),
-            **self._connection.encryption.customer(),
-        )
-        return ObjectInfo(key, int(answer["ContentLength"]))
+        return ObjectInfo(key, await self._ranges.size_bytes(check_key(key)))
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """Page by page, as far as the caller draws."""

@@ -25,6 +25,7 @@ from agent.errors import (
     Throttled,
     TidelogError,
 )
+from agent.storage.ranges import RangeNotSatisfiable
 
 VENDOR_ERRORS: Final = (
     vendor.ClientError,
@@ -38,10 +39,6 @@ VENDOR_ERRORS: Final = (
 
 class NoSuchUpload(Permanent):
     """The upload in parts is gone: completed, or aborted."""
-
-
-class RangeNotSatisfiable(Permanent):
-    """The range begins at or behind the end."""
 
 
 class Unsupported(Permanent):

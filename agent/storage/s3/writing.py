@@ -1,34 +1,19 @@
-"""One object on its way into a bucket: the S3 side of `agent.storage.multipart`.
-
-Each object carries a random mark. When the answer to a request was lost, the mark tells whether the
-object that is there is this one, so that trying again neither fails nor hides another writer; and
-after a `put` that was cancelled the mark tells what has to be removed.
-"""
+"""One object on its way into a bucket: the S3 side of `agent.storage.multipart`."""
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Final
 
-from agent.errors import (
-    IntegrityError,
-    ObjectExists,
-    ObjectNotFound,
-    StorageUnavailable,
-    TidelogError,
-    Transient,
-)
+from agent.errors import IntegrityError, ObjectNotFound, StorageUnavailable
+from agent.storage.bodies import RequestBody
+from agent.storage.publishing import MARK, Publication
 from agent.storage.s3.connection import Connection
 from agent.storage.s3.errors import NoSuchUpload, Unsupported
 from agent.storage.s3.manners import CRC32, Manners, checksum
 from agent.storage.threads import Threads
 
-MARK: Final = "tidelog-put"
 HASH_IN_THREAD: Final = 256 * 1024
-_LOOKS_FOR_LATE_S: Final = (0.0, 0.03, 0.1)
-"""A request that was cut may still be carried out: it is looked for so many times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +41,18 @@ class ObjectUpload:
         self._threads = threads
         self._key = key
         self._name = connection.name(key)
-        self._mark = secrets.token_hex(12)
         self._upload_id: str | None = None
         self._began = False
-        self._in_doubt = False
+        self._publication = Publication(
+            self._look, self._remove, connection.cannot("write", key), connection.surroundings.clock
+        )
 
     async def whole(self, body: bytes) -> None:
         """PutObject."""
         carried = await self._checksum(body)
         if not self._manners.conditional:
-            await self._refuse_taken()
-        with _Body(body) as stream:
+            await self._publication.refuse_taken()
+        with RequestBody(body) as stream:
             answer = await self._publish(
                 "put_object",
                 Body=stream,
@@ -78,7 +64,7 @@ class ObjectUpload:
 
     async def begin(self) -> None:
         """CreateMultipartUpload, unless the key is taken."""
-        await self._refuse_taken()
+        await self._publication.refuse_taken()
         self._began = True
         more = {"ChecksumAlgorithm": "CRC32"} if self._manners.checksum == CRC32 else {}
         answer = await self._call("create_multipart_upload", **self._attributes(), **more)
@@ -87,7 +73,7 @@ class ObjectUpload:
     async def part(self, number: int, body: bytes) -> Receipt:
         """UploadPart."""
         carried = await self._checksum(body)
-        with _Body(body) as stream:
+        with RequestBody(body) as stream:
             answer = await self._call(
                 "upload_part",
                 UploadId=self._upload_id,
@@ -103,7 +89,7 @@ class ObjectUpload:
     async def finish(self, receipts: list[Receipt], size_bytes: int) -> None:
         """CompleteMultipartUpload, and a look at what it made."""
         if not self._manners.conditional:
-            await self._refuse_taken()
+            await self._publication.refuse_taken()
         parts = [receipt.named() for receipt in receipts]
         try:
             await self._publish(
@@ -112,11 +98,11 @@ class ObjectUpload:
                 MultipartUpload={"Parts": parts},
             )
         except NoSuchUpload:
-            if not await self._is_there():
+            if not await self._publication.is_there():
                 raise
         stored = (await self._head())["ContentLength"]
         if stored != size_bytes:
-            self._in_doubt = True
+            self._publication.in_doubt = True
             raise IntegrityError(
                 f"{self._connection.cannot('write', self._key)}: {size_bytes} bytes were sent and "
                 f"{stored} are stored"
@@ -129,33 +115,17 @@ class ObjectUpload:
         elif self._began:
             for upload_id in await self._uploads_of_key():
                 await self._abort_upload(upload_id)
-        if self._in_doubt:
-            await self._remove_late()
+        await self._publication.withdraw()
 
     async def _publish(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """The request that makes the object visible; in doubt until it is answered."""
         if self._manners.conditional:
             parameters["IfNoneMatch"] = "*"
-        self._in_doubt = True
-        try:
-            answer = await self._call(operation, **parameters)
-        except ObjectExists:
-            # Perhaps by an attempt whose answer was lost, be it ours or one that the HTTP client
-            # made by itself when a kept connection broke.
-            if not await self._is_there():
-                self._in_doubt = False
-                raise
-            answer = {}
-        except TidelogError as error:
-            self._in_doubt = isinstance(error, Transient)
-            raise
-        self._in_doubt = False
-        return answer
+        return await self._publication.publish(lambda: self._call(operation, **parameters)) or {}
 
     def _attributes(self) -> dict[str, Any]:
         storage_class = self._connection.settings.storage_class
         return {
-            "Metadata": {MARK: self._mark},
+            "Metadata": {MARK: self._publication.mark},
             "ContentType": "application/octet-stream",
             **({"StorageClass": storage_class} if storage_class else {}),
             **self._connection.encryption.new_object(),
@@ -175,21 +145,12 @@ class ObjectUpload:
     async def _head(self) -> dict[str, Any]:
         return await self._call("head_object", **self._connection.encryption.customer())
 
-    async def _refuse_taken(self) -> None:
-        try:
-            answer = await self._head()
-        except ObjectNotFound:
-            return
-        if answer.get("Metadata", {}).get(MARK) == self._mark:
-            return
-        raise ObjectExists(f"{self._connection.cannot('write', self._key)}: the key is taken")
+    async def _look(self) -> str | None:
+        found: str | None = (await self._head()).get("Metadata", {}).get(MARK)
+        return found
 
-    async def _is_there(self) -> bool:
-        try:
-            answer = await self._head()
-        except ObjectNotFound:
-            return False
-        return bool(answer.get("Metadata", {}).get(MARK) == self._mark)
+    async def _remove(self) -> None:
+        await self._call("delete_object")
 
     async def _abort_upload(self, upload_id: str) -> None:
         attempts = self._connection.attempts("put", self._key)
@@ -207,30 +168,6 @@ class ObjectUpload:
             return []
         found = answer.get("Uploads", [])
         return [str(each["UploadId"]) for each in found if each["Key"] == self._name]
-
-    async def _remove_late(self) -> None:
-        clock = self._connection.surroundings.clock
-        for pause_s in _LOOKS_FOR_LATE_S:
-            await clock.sleep(pause_s)
-            if await self._is_there():
-                await self._call("delete_object")
-                return
-
-
-class _Body(BytesIO):
-    """A body that aiohttp sends piece by piece. It measures it by its buffer, which would copy it;
-    and it is closed after the request, since the client's garbage holds on to it."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._data = data
-
-    def getbuffer(self) -> memoryview:
-        return memoryview(self._data)
-
-    def close(self) -> None:
-        super().close()
-        self._data = b""
 
 
 def _compare(answer: dict[str, Any], sent: dict[str, Any], what: str) -> None:
