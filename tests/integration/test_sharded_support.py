@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from bson import MaxKey, MinKey
 
 from tests.support.eventually import eventually
 from tests.support.mongod import ShardedCluster
 from tests.support.mongod.crossing import CrossShardSession
+from tests.support.transfers import Transfers, check_books, check_moment
 
 
 def test_moved_range_leaves_orphans_until_the_donor_cleans(sharded: ShardedCluster) -> None:
@@ -61,6 +63,23 @@ def test_transaction_over_two_shards_is_prepared_and_committed_on_both(
         commands = [next(iter(entry["o"])) for entry in entries]
         assert commands[:2] == ["applyOps", "commitTransaction"], shard
         assert entries[0]["o"]["prepare"] is True
+
+
+def test_books_of_transfers_balance_while_money_moves(sharded: ShardedCluster) -> None:
+    transfers = Transfers(sharded)
+    transfers.create()
+    clients = [sharded.client_of(shard) for shard in sharded.shards]
+    with transfers:
+        transfers.wait_for(20)
+        with transfers.quiesced():
+            present = check_books(clients)
+    assert len(present) >= 20
+    present = check_books(clients)
+    check_moment(present, transfers.done, (2**32 - 1, 0))
+    assert {one.id for one in transfers.done if one.acknowledged_at} <= present
+    clients[1]["bank"]["entries"].delete_one({"transfer": min(present)})
+    with pytest.raises(AssertionError, match="has 1 entries"):
+        check_books(clients)
 
 
 def test_clean_forgets_databases_ranges_and_what_ddl_left(sharded: ShardedCluster) -> None:

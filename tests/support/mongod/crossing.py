@@ -65,16 +65,17 @@ class CrossShardSession:
             raise OperationFailure(str(answer["writeErrors"]), answer["writeErrors"][0]["code"])
         return answer
 
-    def commit(self) -> None:
-        """Commit on all participants or on none; after an error the outcome is not known here."""
+    def commit(self) -> dict[str, Any]:
+        """Commit on all participants or on none; after an error the outcome is not known here.
+        The server answers once the decision is durable, before all participants have carried it
+        out."""
         participants, self.participants = self.participants, []
         fields = {"txnNumber": self.number, "autocommit": False, "writeConcern": {"w": "majority"}}
         if len(participants) == 1:
-            self._send(participants[0], "admin", {"commitTransaction": 1, **fields})
-            return
+            return self._send(participants[0], "admin", {"commitTransaction": 1, **fields})
         listed = [{"shardId": shard} for shard in participants]
         order = {"coordinateCommitTransaction": 1, "participants": listed, **fields}
-        self._send(participants[0], "admin", order)
+        return self._send(participants[0], "admin", order)
 
     def abort(self) -> None:
         """Abort on all participants; one that aborted by itself or is gone is left."""
