@@ -25,6 +25,9 @@ RINGS = {
 }
 DEADLINES_S = {"unit": 420, "contract": 600, "integration": 1500, "cluster": 2400}
 """What a ring may take on two busy cores; far above what it should take. See CONTRIBUTING.md."""
+WORKERS = {"unit": 2, "contract": 2, "integration": 3, "cluster": 3}
+"""Processes that share a ring's tests, on two cores: the outer rings wait more than they compute.
+Each has replica sets of its own. A module stays together: its fixtures are made once."""
 GRACE_S = 30
 """Between the interrupt, which lets fixtures stop their mongods, and the kill."""
 
@@ -60,7 +63,8 @@ def run_ring(ring: str, pytest_args: list[str]) -> Outcome:
 
 def _pytest(ring: str, args: list[str]) -> int | None:
     """The exit status, or None if the ring did not end in time."""
-    command = [sys.executable, "-m", "pytest", f"tests/{ring}", "--no-header", *args]
+    spread = ["-n", str(WORKERS[ring]), "--dist", "loadscope"]
+    command = [sys.executable, "-m", "pytest", f"tests/{ring}", "--no-header", *spread, *args]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL) as process:
         try:
             return process.wait(DEADLINES_S[ring])

@@ -248,10 +248,15 @@ def _hello(reply: Document) -> Hello:
             "this is a mongos, and an agent serves a mongod",
             hint="run an agent beside each mongod of the shards and config servers",
         )
+    if reply.get("isreplicaset"):  # the server's word for: one without a configuration
+        raise NodeUnavailable(
+            "this mongod is a member of no replica set: not initiated yet, or removed from it",
+            hint="run rs.initiate() or rs.add(); the agent waits for it",
+        )
     if "setName" not in reply:
         raise ConfigError(
-            "this mongod is a standalone or not yet initiated: without an oplog there is nothing "
-            "to make a backup consistent",
+            "this mongod is a standalone: without an oplog there is nothing to make a backup "
+            "consistent",
             hint="start it with --replSet and run rs.initiate()",
         )
     if reply.get("arbiterOnly"):

@@ -33,11 +33,11 @@ def split(namespace: str) -> tuple[str, str]:
 def is_archived(namespace: str) -> bool:
     """Whether a namespace belongs into a backup at all."""
     database, collection = split(namespace)
-    if database in _SYSTEM_DATABASES:
+    if database in _SYSTEM_DATABASES or collection == "system.profile":
         return False
     if database == "admin":
         return not (collection in _ADMIN_EXCLUDED or collection.startswith(PREFIX))
-    return collection != "system.profile"
+    return True
 
 
 def logical_name(collection: str) -> str:

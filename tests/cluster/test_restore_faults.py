@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pymongo import UpdateOne
 
-from tests.cluster.scene import Scene, chunk_keys, flip_byte, truncate
+from tests.cluster.scene import Scene, chunk_keys, flip_byte, moment, truncate
 from tests.support.agents import Agents
 from tests.support.compare import assert_same
 from tests.support.ctl import Ctl
@@ -161,6 +162,10 @@ def _backup_with_writes(scene: Scene) -> str:
     shop.fresh.insert_many({"_id": i, "n": i} for i in range(2_000))
     shop.fresh.create_index([("n", 1)], unique=True)
     shop.small7.rename("renamed")
-    for number in range(300):
-        shop.renamed.update_one({"_id": number % 50}, {"$push": {"seen": number}})
-    return str(scene.wait_done(op_id)["name"])
+    shop.renamed.bulk_write(
+        [UpdateOne({"_id": number % 50}, {"$push": {"seen": number}}) for number in range(300)]
+    )
+    last = scene.client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
+    done = scene.wait_done(op_id)
+    assert moment(done["result"]["last_write"]) >= (last.time, last.inc), "the writes came too late"
+    return str(done["name"])

@@ -107,7 +107,7 @@ class Operator:
             raise AssertionError(f"nobody here knows {command!r}")
 
     def _learn(self, text: str) -> None:
-        found = re.search(r"the slices that continue it reach (\d+,\d+), not", text)
+        found = re.search(r"the slices that continue it reach [^(]*\((\d+,\d+)\), not", text)
         assert found is not None, text
         self.yours[MOMENT] = found[1]
 

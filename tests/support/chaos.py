@@ -18,7 +18,12 @@ from tests.support.agents import Agents
 from tests.support.mongod import ReplicaSet
 
 AGENT_FAULTS: Final[Mapping[str, float]] = {"kill_agent": 3, "pause_agent": 2, "stop_agent": 1}
-NODE_FAULTS: Final[Mapping[str, float]] = {"kill_node": 2, "pause_node": 1, "step_down": 2}
+NODE_FAULTS: Final[Mapping[str, float]] = {
+    "kill_node": 2,
+    "pause_node": 1,
+    "step_down": 2,
+    "remove_node": 1,
+}
 STORAGE_FAULTS: Final[Mapping[str, float]] = {"storage_gone": 1}
 ALL_FAULTS: Final[Mapping[str, float]] = {**AGENT_FAULTS, **NODE_FAULTS, **STORAGE_FAULTS}
 
@@ -90,6 +95,7 @@ class Chaos:
             "kill_node": self._kill_node,
             "pause_node": self._pause_node,
             "step_down": self._step_down,
+            "remove_node": self._remove_node,
             "storage_gone": self._storage_away,
         }[name]()
         self.counts[name] += 1
@@ -134,6 +140,27 @@ class Chaos:
         except PyMongoError:
             time.sleep(0.5)
         self._replset.wait_healthy(90.0)
+
+    def _remove_node(self) -> None:
+        """A secondary, perhaps the one that slices, is taken out of the set and comes back."""
+        with self._calm():
+            gone = self._rng.choice(self._replset.secondaries())
+            before = self._reconfigure(lambda member: member["host"] != gone.host)
+        self._stopping.wait(self._rng.uniform(4.0, _PAST_LEASE_S))
+        with self._calm():
+            self._reconfigure(lambda member: True, of=before)
+        self._replset.wait_healthy(90.0)
+
+    def _reconfigure(
+        self, stays: Callable[[dict[str, Any]], bool], *, of: list[dict[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Keep only some of these members (those of now); answers the members of before."""
+        admin = self._replset.client().admin
+        now = admin.command("replSetGetConfig")["config"]
+        members = [member for member in of or now["members"] if stays(member)]
+        after = {**now, "members": members, "version": now["version"] + 1}
+        admin.command({"replSetReconfig": after, "maxTimeMS": 30_000})
+        return list(now["members"])
 
     def _storage_away(self) -> None:
         away = self._repository.with_name(f"{self._repository.name}.away")

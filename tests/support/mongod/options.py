@@ -76,7 +76,7 @@ class SetOptions:
     tls_demands_certificates: bool = False
     """Whether a client without a certificate is turned away; else it may log in by a password."""
     oplog_mb: int = 64
-    cache_gb: float = 0.25
+    cache_gb: float = 0.5
     election_timeout_ms: int = 2_000
     parameters: Mapping[str, str | int | float] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()

@@ -12,6 +12,10 @@ import socket
 import threading
 
 _FIRST, _LAST = 20_000, 31_999
+_SHARES = 4
+_share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+"""Tests that run side by side take from ranges of their own: between our look at a port and the
+server's there is a moment in which another process could take it."""
 _random = random.Random(os.getpid())
 _given: set[int] = set()
 _lock = threading.Lock()
@@ -21,7 +25,7 @@ def free_port() -> int:
     """A port nobody listens on, never given out twice by this process."""
     with _lock:
         for _ in range(1_000):
-            port = _random.randint(_FIRST, _LAST)
+            port = _FIRST + _random.randrange(_share, _LAST - _FIRST, _SHARES)
             if port not in _given and _is_free(port):
                 _given.add(port)
                 return port
