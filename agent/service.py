@@ -5,6 +5,8 @@
      ├─ feed             wake-ups of the control database → the waiters below
      ├─ runner           one session a lease: bid → lease.hold → lead or work
      ├─ slicer           the oplog of this replica set, while PITR is on and the lease is ours
+     ├─ balancer keeper  on config servers: the balancer is put back for those that died
+     ├─ membership       ends the agent when its replica set became a shard
      ├─ settings watch   priority of this node, storage check
      ├─ events           copies of log lines → control database
      ├─ watchdog         tells systemd that the event loop turns
@@ -29,6 +31,7 @@ from agent import systemd
 from agent.clock import Clock, SystemClock, jittered
 from agent.config import Config
 from agent.coordination.heartbeat import Condition, Heartbeat
+from agent.coordination.membership import Membership
 from agent.coordination.settings_watch import SettingsWatch
 from agent.coordination.wakeup import Wakeup, feed
 from agent.errors import (
@@ -42,13 +45,16 @@ from agent.errors import (
 )
 from agent.log import EventSink
 from agent.mongo.node import Node
+from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
 from agent.operations.registry import all_kinds
 from agent.operations.runner import Runner
 from agent.operations.slicer import Slicer
 from agent.storage.base import Storage
 from agent.storage.registry import StorageOptions, open_storage
+from agent.store.balancer import Balancer
 from agent.store.catalog import Catalog
+from agent.store.cluster import ClusterView
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, open_control
 from agent.store.events import EventLog
@@ -127,6 +133,8 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         leases=leases,
         nodes=registry,
         settings=settings,
+        cluster=ClusterView(control),
+        balancer=Balancer(control),
         open_storage=partial(_open_storage, node.host),
         clock=clock,
         budget_bytes=config.memory.budget,
@@ -140,6 +148,8 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         commands=commands,
         runner=Runner(services, kinds, commands, wakeup, lead_replset=control.replset),
         slicer=Slicer(services),
+        keeper=BalancerKeeper(services, clock),
+        membership=Membership(node, clock),
         wakeups=(wakeup, settings_wakeup),
         settings_watch=SettingsWatch(
             settings,
@@ -161,6 +171,8 @@ class Agent:
     commands: CommandQueue
     runner: Runner
     slicer: Slicer
+    keeper: BalancerKeeper
+    membership: Membership
     wakeups: tuple[Wakeup, Wakeup]
     settings_watch: SettingsWatch
     clock: Clock
@@ -177,6 +189,8 @@ class Agent:
                 group.create_task(self.settings_watch.run(), name="settings watch")
                 group.create_task(self.runner.run(), name="runner")
                 group.create_task(self.slicer.run(), name="slicer")
+                group.create_task(self.keeper.run(), name="balancer keeper")
+                group.create_task(self.membership.run(), name="membership")
                 group.create_task(sink.run(events.write), name="events")
                 group.create_task(_watchdog(self.clock), name="watchdog")
                 group.create_task(self._stop(signals, grace_s), name="stop listener")

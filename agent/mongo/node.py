@@ -46,6 +46,10 @@ class Hello:
     majority: OpTime
     """The newest OpTime this node knows to be majority-committed."""
     cluster_time: OpTime
+    is_config: bool
+    """Whether it is a config server of a sharded cluster."""
+    gossip: Document
+    """`$clusterTime` as the node answered it, signed: what another replica set may be told."""
 
     @property
     def lag_s(self) -> float:
@@ -82,6 +86,9 @@ class Node:
         self.mongodb_version = ""
         self.fcv = ""
         self.cluster_id = ""
+        self.is_config = hello.is_config
+        self.shard: str | None = None
+        """The name of the shard that the replica set is; None where it is none."""
 
     @property
     def id(self) -> NodeId:
@@ -108,6 +115,18 @@ class Node:
             raise
         return node
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the replica set belongs to a sharded cluster."""
+        return self.is_config or self.shard is not None
+
+    async def read_shard(self) -> str | None:
+        """The name of the shard that the replica set is now."""
+        query = {"find": "system.version", "filter": {"_id": "shardIdentity"}, "limit": 1}
+        with translated("reading the shard identity"):
+            rows = (await self.command("admin", query))["cursor"]["firstBatch"]
+        return str(rows[0]["shardName"]) if rows else None
+
     async def _learn(self) -> None:
         with translated(f"connecting to {self.host}"):
             build = await self.command("admin", {"buildInfo": 1})
@@ -118,6 +137,7 @@ class Node:
             self.fcv = str(parameter["featureCompatibilityVersion"]["version"])
             config = await self.command("admin", {"replSetGetConfig": 1})
             self.cluster_id = str(config["config"]["settings"]["replicaSetId"])
+        self.shard = await self.read_shard()
 
     async def aclose(self) -> None:
         """Close both clients."""
@@ -160,19 +180,24 @@ class Node:
         with translated("reading the rollback id"):
             return int((await self.command("admin", {"replSetGetRBID": 1}))["rbid"])
 
-    async def note(self, text: str) -> OpTime:
+    async def note(self, text: str, *, after: Document | None = None) -> OpTime:
         """Append a no-op to the oplog through the primary, wait for the majority, and return an
-        OpTime at or after it. Moves an idle replica set's majority OpTime on."""
+        OpTime at or after it. Moves an idle replica set's majority OpTime on; past the
+        `$clusterTime` that another replica set answered, if `after` is given."""
         with translated("appending an oplog note"):
-            reply = await self.command(
-                "admin",
-                {
-                    "appendOplogNote": 1,
-                    "data": {"tidelog": text},
-                    "writeConcern": {"w": "majority", "wtimeout": _ms(CALL_TIMEOUT_S)},
-                },
-                on_primary=True,
-            )
+            async with await self.replset_client.start_session(causal_consistency=False) as session:
+                if after is not None:
+                    session.advance_cluster_time(after)
+                reply = await self.command(
+                    "admin",
+                    {
+                        "appendOplogNote": 1,
+                        "data": {"tidelog": text},
+                        "writeConcern": {"w": "majority", "wtimeout": _ms(CALL_TIMEOUT_S)},
+                    },
+                    on_primary=True,
+                    session=session,
+                )
         return OpTime.of(reply["operationTime"])
 
     async def wait_majority(self, optime: OpTime, *, timeout_s: float) -> Hello:
@@ -274,6 +299,8 @@ def _hello(reply: Document) -> Hello:
         last_applied=_optime(last_write.get("opTime")),
         majority=_optime(last_write.get("majorityOpTime")),
         cluster_time=OpTime.of(cluster_time),
+        is_config="configsvr" in reply,
+        gossip=dict(reply.get("$clusterTime", {})),
     )
 
 

@@ -19,7 +19,9 @@ from agent.clock import Clock
 from agent.coordination.lease import HeldLease
 from agent.mongo.node import Node
 from agent.storage.base import Storage
+from agent.store.balancer import Balancer
 from agent.store.catalog import Catalog
+from agent.store.cluster import ClusterView
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
@@ -43,6 +45,8 @@ class Services:
     leases: LeaseStore
     nodes: NodeRegistry
     settings: SettingsStore
+    cluster: ClusterView
+    balancer: Balancer
     open_storage: Callable[[Settings, str], Awaitable[Storage]]
     """`(settings, profile)` → an open storage that the caller closes. Raises `ConfigError`."""
     clock: Clock

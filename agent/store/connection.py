@@ -141,7 +141,9 @@ def explained(error: Transient, uri: Uri) -> TidelogError:
 class Control:
     """An open connection to the control database."""
 
-    def __init__(self, client: Client, replset: str, member: str, hosts: str) -> None:
+    def __init__(
+        self, client: Client, replset: str, member: str, hosts: str, *, is_config: bool = False
+    ) -> None:
         self.client = client
         self.replset = replset
         """The lead replica set."""
@@ -149,6 +151,8 @@ class Control:
         """The replica set of the member that the connection string names."""
         self.hosts = hosts
         """For messages."""
+        self.is_config = is_config
+        """Whether the lead replica set are the config servers of a sharded cluster."""
         self._database: AsyncIOMotorDatabase[Document] = client.get_database(
             DATABASE,
             codec_options=CodecOptions(
@@ -202,8 +206,9 @@ async def open_control(uri: str, *, app_name: str, timeout_s: float = OPEN_TIMEO
     try:
         async with asyncio.timeout(timeout_s):
             member, hello = await _first_answer(parsed, app_name, timeout_s)
-            lead, hosts = await _lead(parsed, member, hello, app_name)
-            return await _connect(parsed, lead, hosts, str(hello["setName"]), app_name)
+            lead, hosts, is_config = await _lead(parsed, member, hello, app_name)
+            client, shown = await _connect(parsed, lead, hosts, app_name)
+            return Control(client, lead, str(hello["setName"]), shown, is_config=is_config)
     except TimeoutError:
         raise StoreUnavailable(
             f"the control database did not answer at {parsed} within {timeout_s:g} s"
@@ -266,11 +271,12 @@ def _check_member(host: str, hello: Document) -> None:
 
 async def _lead(
     parsed: Uri, member: str, hello: Document, app_name: str
-) -> tuple[str, tuple[str, ...]]:
-    """Name and hosts of the lead replica set, as seen from one member."""
+) -> tuple[str, tuple[str, ...], bool]:
+    """Name and hosts of the lead replica set, as seen from one member, and whether they are config
+    servers."""
     own = tuple(hello.get("hosts", ())) + tuple(hello.get("passives", ()))
     if "configsvr" in hello:
-        return hello["setName"], own
+        return hello["setName"], own, True
     with translated(f"reading the shard identity from {unquote(member)}"):
         client = _client(parsed.text((member,)), app_name, directConnection=True)
         try:
@@ -278,14 +284,14 @@ async def _lead(
         finally:
             client.close()
     if identity is None:
-        return hello["setName"], own
+        return hello["setName"], own, False
     name, _, hosts = str(identity["configsvrConnectionString"]).partition("/")
-    return name, tuple(hosts.split(","))
+    return name, tuple(hosts.split(",")), True
 
 
 async def _connect(
-    parsed: Uri, lead: str, hosts: tuple[str, ...], member: str, app_name: str
-) -> Control:
+    parsed: Uri, lead: str, hosts: tuple[str, ...], app_name: str
+) -> tuple[Client, str]:
     shown = f"{lead}/{','.join(hosts)}"
     with translated(f"connecting to the lead replica set {shown}"):
         client = _client(parsed.text(hosts), app_name, directConnection=False, replicaSet=lead)
@@ -294,7 +300,7 @@ async def _connect(
         except BaseException:
             client.close()
             raise
-    return Control(client, lead, member, shown)
+    return client, shown
 
 
 def _client(uri: str, app_name: str, **options: Any) -> Client:

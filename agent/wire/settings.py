@@ -78,8 +78,9 @@ class BackupTimeouts(Section):
 
     starting_status: Duration = 33.0
     """Of PBM's files; no effect: an operation fails when no agent took it for two minutes."""
-    balancer_stop: Duration = 0.0
-    """Of PBM's files; no effect: the balancer is not stopped."""
+    balancer_stop: Duration = 30.0
+    """How long it waits for range migrations under way after it paused the balancer of a sharded
+    cluster; then it goes on, which is as safe."""
 
 
 class BackupSettings(Section):

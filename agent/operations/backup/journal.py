@@ -138,6 +138,8 @@ class Journal:
         self._pending: list[dict[str, Any]] = []
         self._wake = asyncio.Event()
         self._closed = False
+        self._is_writing = False
+        self._written = asyncio.Condition()
 
     def add(
         self,
@@ -164,6 +166,12 @@ class Journal:
         """Write what this worker goes on from, at once."""
         await self._write({"accepted": progressed.keys})
 
+    async def flush(self) -> None:
+        """Wait until all that was added is written; `run` must be running."""
+        self._wake.set()
+        async with self._written:
+            await self._written.wait_for(lambda: not self._pending and not self._is_writing)
+
     def close(self) -> None:
         """Let the flusher write the rest and end."""
         self._closed = True
@@ -177,11 +185,15 @@ class Journal:
             is_last = self._closed
             gathered, self._pending = self._pending, []
             if gathered:
+                self._is_writing = True
                 merged: dict[str, list[Any]] = {"units": [], "slices": [], "gone": []}
                 for item in gathered:
                     for name, values in item.items():
                         merged[name] += values
                 await self._write(merged)
+                self._is_writing = False
+            async with self._written:
+                self._written.notify_all()
             if is_last:
                 return
 

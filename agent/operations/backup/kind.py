@@ -14,14 +14,21 @@ from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.objects import get_json, put_json
-from agent.errors import ConfigError, IntegrityError, NodeUnavailable, ObjectExists, ObjectNotFound
+from agent.errors import ConfigError, IntegrityError, ObjectExists, ObjectNotFound
 from agent.faults import fault_point
+from agent.operations.backup.agreement import (
+    agreed_end,
+    check_cluster,
+    choose_end,
+    read_end_of,
+)
 from agent.operations.backup.snapshot import (
     DEFAULT_READERS,
     Snapshot,
     SnapshotOptions,
     SnapshotOutcome,
 )
+from agent.operations.balancing import keep_still, let_go
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.repository import claim
 from agent.storage.base import Storage, get_bytes, put_bytes
@@ -33,7 +40,6 @@ from agent.wire.optime import OpTime
 from agent.wire.specs import BackupSpec
 
 LISTED_COLLECTIONS: Final = 5000
-LAST_WRITE_TIMEOUT_S: Final = 24 * 3600.0
 _STATS_AT_ONCE: Final = 16
 
 
@@ -57,20 +63,16 @@ class BackupKind:
                 raise ConfigError(f"a backup named {operation.name} exists at {storage.address}")
         finally:
             await storage.aclose()
-        return [lead.services.node.replset]
+        await check_cluster(lead, ())
+        await keep_still(
+            lead.services, operation.id, within_s=lead.settings.backup.timeouts.balancer_stop
+        )
+        return (await lead.services.cluster.topology()).replsets
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
-        """Choose `last_write` when every part has read all; a later one where a part was taken
-        over after that and has read until later."""
-        ends = [part.result.get("read_end") for part in operation.parts]
-        if not all(ends):
-            return
-        last_write = max(OpTime.from_document(end) for end in ends)
-        chosen = _last_write(operation)
-        if chosen is None or chosen < last_write:
-            await lead.services.operations.merge_result(
-                operation.id, lead.lease.epoch, {"last_write": last_write.to_document()}
-            )
+        """Choose `last_write` when every part has read all; the balancer may go on then."""
+        if await choose_end(lead, operation):
+            await let_go(lead.services, operation.id)
 
     async def work(self, part: PartContext) -> dict[str, Any]:
         """Snapshot this replica set and write its manifest."""
@@ -85,7 +87,10 @@ class BackupKind:
                 check=part.lease.check,
                 report=part.report,
             )
-            outcome = await snapshot.take(lambda read_end: _agreed_end(part, read_end))
+            outcome = await snapshot.take(
+                lambda read_end: agreed_end(part, read_end),
+                known_end=read_end_of(part.operation, part.replset),
+            )
             return await _write_manifest(part, storage, outcome)
         finally:
             await storage.aclose()
@@ -118,7 +123,10 @@ def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
         op_id=part.operation.id,
         epoch=part.lease.epoch,
         selection=Selection(
-            spec.ns, spec.exclude_ns, spec.with_users_and_roles or not spec.is_selective
+            spec.ns,
+            spec.exclude_ns,
+            spec.with_users_and_roles or not spec.is_selective,
+            routing=part.services.node.is_config,
         ),
         compression=Compression(spec.compression or settings.stored_compression, level),
         readers=spec.num_parallel_collections
@@ -126,29 +134,6 @@ def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
         or DEFAULT_READERS,
         budget_bytes=part.services.budget_bytes,
     )
-
-
-def _last_write(operation: Operation) -> OpTime | None:
-    found = operation.result.get("last_write")
-    return None if found is None else OpTime.from_document(found)
-
-
-async def _agreed_end(part: PartContext, read_end: OpTime) -> OpTime:
-    """Tell the lead how far this part has read, and wait for its choice of `last_write`."""
-    await part.record({"read_end": read_end.to_document()})
-    delay = 0.02
-    try:
-        async with asyncio.timeout(LAST_WRITE_TIMEOUT_S):
-            while True:
-                chosen = _last_write(await part.refresh())
-                if chosen is not None and chosen >= read_end:
-                    return chosen
-                await part.services.clock.sleep(delay)
-                delay = min(1.0, delay * 1.5)
-    except TimeoutError:
-        raise NodeUnavailable(
-            "the lead chose no last_write: another replica set did not finish reading"
-        ) from None
 
 
 async def _write_manifest(
@@ -176,6 +161,8 @@ async def _write_manifest(
     await fault_point("snapshot.manifest_written")
     share = ReplsetPart(
         replset=part.replset,
+        shard=part.services.node.shard,
+        is_config=part.services.node.is_config,
         manifest_key=key,
         manifest_sha256=digest,
         manifest_size_bytes=size,

@@ -115,8 +115,15 @@ class Snapshot:
         self._is_read = asyncio.Event()
         self._is_ended = asyncio.Event()
 
-    async def take(self, last_write: Callable[[OpTime], Awaitable[OpTime]]) -> SnapshotOutcome:
-        """Read everything, then archive up to what `last_write(read_end)` answers.
+    async def take(
+        self,
+        last_write: Callable[[OpTime], Awaitable[OpTime]],
+        *,
+        known_end: OpTime | None = None,
+    ) -> SnapshotOutcome:
+        """Read everything, then archive up to what `last_write(read_end)` answers. An earlier
+        worker that got as far as asking for it has told its `read_end`: that is `known_end`, and
+        the journal holds everything that was read.
 
         Raises what reading and storing raise; durable progress is in the journal.
         """
@@ -126,10 +133,12 @@ class Snapshot:
             group.create_task(self._journal.run())
             reporter = group.create_task(self._keep_reporting(begun))
             archiving = group.create_task(self._keep_archiving(archiver))
-            await self._read_all(begun, read_clock)
+            if known_end is None:
+                await self._read_all(begun, read_clock)
             self._is_read.set()
             await reporter
-            read_end = await self._end_of_reading(begun)
+            read_end = known_end or await self._end_of_reading(begun)
+            await self._journal.flush()
             end = await last_write(read_end)
             self._is_ended.set()
             await archiving
@@ -272,7 +281,10 @@ class Snapshot:
 
     async def _end_of_reading(self, begun: Begun) -> OpTime:
         """An OpTime at or after everything that was read, fuzzy collections included."""
-        now = (await self._node.hello()).majority
+        hello = await self._node.hello()
+        # A read at R waits for prepared transactions and shows those that commit at or before R,
+        # while the entries that say so come later: nothing later than the cluster time.
+        now = hello.cluster_time if self._node.is_sharded else hello.majority
         read_ats = (
             s.read_at for u in self._progressed.units for o in u.objects for s in o.segments
         )

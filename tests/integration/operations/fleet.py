@@ -19,7 +19,9 @@ from agent.errors import StoreUnavailable
 from agent.mongo.node import Node
 from agent.operations.context import LeadContext, OperationKind, PartContext, Services
 from agent.operations.runner import Runner
+from agent.store.balancer import Balancer
 from agent.store.catalog import Catalog
+from agent.store.cluster import ClusterView
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, open_control
 from agent.store.lease_store import LeaseStore
@@ -160,6 +162,8 @@ class FleetAgent:
             leases=cast(LeaseStore, severable(LeaseStore(control))),
             nodes=cast(NodeRegistry, severable(self._registry)),
             settings=cast(SettingsStore, severable(SettingsStore(control))),
+            cluster=ClusterView(control),
+            balancer=Balancer(control),
             open_storage=cast(Any, None),
             clock=SystemClock(),
             budget_bytes=1 << 20,

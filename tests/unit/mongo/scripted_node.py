@@ -35,6 +35,8 @@ class ScriptedNode(Node):
         self.direct: Any = _Client()
         self.host = "db1:27017"
         self.replset = "rs0"
+        self.is_config = False
+        self.shard = None
 
     async def command(self, database: str, command: dict[str, Any], **_: Any) -> Any:
         """The next reply."""
@@ -51,6 +53,8 @@ class ScriptedNode(Node):
             last_applied=self._majority,
             majority=self._majority,
             cluster_time=self._majority,
+            is_config=False,
+            gossip={},
         )
 
 
