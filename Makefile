@@ -43,7 +43,12 @@ cluster: bootstrap ## run the cluster tests: agents as processes, and faults
 
 .PHONY: soak
 soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on
-	@MINUTES="$(MINUTES)" SEED="$(SEED)" $(PYTHON) -m tests.soak
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" TARGETS="$(TARGETS)" OUTAGE_S="$(OUTAGE_S)" \
+		$(PYTHON) -m tests.soak
+
+.PHONY: bench
+bench: bootstrap ## measure every path beside its limit; SCALE (1), ROUNDS (5); writes docs/performance.md
+	@$(PYTHON) -m bench --scale "$(or $(SCALE),1)" --rounds "$(or $(ROUNDS),5)" $(ARGS)
 
 .PHONY: check
 check: bootstrap lint format-check types layers unit ## all that has to be green before a commit, in under a minute

@@ -64,9 +64,12 @@ def prove_round(
     moments: int = 3,
     faults: Mapping[str, float] | None = None,
     rate: float = 60.0,
+    targets: int = 2,
+    storage_gone_s: float = 20.0,
 ) -> None:
-    """Write with this seed for so long, holding still at some moments; then restore to each in
-    random order. What is not as it was goes to `counts.failures`, with the seed."""
+    """Write with this seed for so long, holding still at some moments; then restore to each, and to
+    `targets` acknowledged writes between them, in random order. What is not as it was goes to
+    `counts.failures`, with the seed."""
     rng = random.Random(seed)
     held: list[tuple[Moment, Fingerprint]] = []
     with ExitStack() as stack:
@@ -90,6 +93,7 @@ def prove_round(
             scene.repository,
             faults=faults or {},
             calm=ledger.calm,
+            storage_gone_s=storage_gone_s,
         )
         end = time.monotonic() + write_s
         for turn in range(moments):
@@ -105,13 +109,13 @@ def prove_round(
         counts.acknowledged += ledger.acknowledged
         counts.uncertain += ledger.uncertain
         counts.faults.update(chaos.counts)
-        targets: list[tuple[Moment, Fingerprint | None]] = [*held]
+        chosen: list[tuple[Moment, Fingerprint | None]] = [*held]
         begin = Timestamp(base["result"]["last_write"]["T"], base["result"]["last_write"]["I"])
         between = [m for m in ledger.moments() if (begin.time, begin.inc) < m <= held[-1][0]]
-        targets += [(at, None) for at in rng.sample(between, min(2, len(between)))]
-        rng.shuffle(targets)
+        chosen += [(at, None) for at in rng.sample(between, min(targets, len(between)))]
+        rng.shuffle(chosen)
         scene.wait_covered(held[-1][0])
-        for target, expected in targets:
+        for target, expected in chosen:
             _compare(scene, ledger, seed, target, expected, counts)
     counts.rounds += 1
 
@@ -125,6 +129,7 @@ def _compare(
     counts: Counts,
 ) -> None:
     where = f"seed {seed}, restored to {at[0]},{at[1]}"
+    scene.wait_idle()
     done = scene.try_restore("--time", f"{at[0]},{at[1]}")
     if done.status != 0:
         counts.failures.append(f"{where}: {done}")

@@ -1,7 +1,8 @@
 """`make soak`: rounds of seeded histories under faults, each proven by restores, for MINUTES.
 
-SEED is where it begins; each round takes the next one. Prints a line a round and the sum at the
-end; the exit status is 1 if anything was not restored exactly.
+SEED is where it begins; each round takes the next one. TARGETS (2) moments of each history are
+restored beside those at which it held still; OUTAGE_S (20) is how long storage goes away. Prints a
+line a round and the sum at the end; the exit status is 1 if anything was not restored exactly.
 """
 
 from __future__ import annotations
@@ -53,7 +54,16 @@ def _round(replset: ReplicaSet, seed: int, counts: Counts) -> None:
             scene.open()
             scene.enable_pitr(2.0, "pitr.autoBase=true")
             faults = dict(ALL_FAULTS) if seed % 2 else None
-            prove_round(scene, seed, counts, write_s=20.0, moments=4, faults=faults)
+            prove_round(
+                scene,
+                seed,
+                counts,
+                write_s=20.0,
+                moments=4,
+                faults=faults,
+                targets=int(os.environ.get("TARGETS") or 2),
+                storage_gone_s=float(os.environ.get("OUTAGE_S") or 20),
+            )
             forget(scene)
     except AssertionError as error:
         counts.failures.append(f"seed {seed}: {error}")

@@ -1,0 +1,46 @@
+"""`make bench`: measure every path of Tidelog beside its limit and write docs/performance.md.
+
+    python -m bench [--scale 1.0] [--rounds 5] [--only NAME …] [--no-write]
+
+At scale 1 the sets are 1.1 GB of documents, 20,000 collections and 1,000,000 operations; give it an
+otherwise idle machine and half an hour. Smaller scales show ratios only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from bench import growth, report, scenarios
+from bench.scenarios import Row, to_json
+
+SCENARIOS: dict[str, Callable[[float, int], list[Row]]] = {
+    "backup and restore": scenarios.backup_and_restore,
+    "many collections": scenarios.many_collections,
+    "replay": scenarios.replay,
+    "control": scenarios.control,
+    "foreground": scenarios.foreground,
+    "growth with the data": growth.data,
+    "growth with the backups kept": growth.kept,
+}
+
+
+def main() -> None:
+    """Run them one after the other; each prints its rows as soon as it has them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS))
+    parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md alone")
+    chosen = parser.parse_args()
+    results: report.Results = {}
+    for name in chosen.only:
+        print(f"── {name} ──", flush=True)
+        results[name] = SCENARIOS[name](chosen.scale, chosen.rounds)
+        print(to_json(results[name]), flush=True)
+    if not chosen.no_write:
+        report.write(results, scale=chosen.scale, rounds=chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()

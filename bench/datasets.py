@@ -1,0 +1,98 @@
+"""The seeded data sets. A and B are documents as applications have them, C is many collections, D
+is a history of small operations. Sizes are those at scale 1."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from bson import ObjectId, encode
+from bson.raw_bson import RawBSONDocument
+from pymongo import DeleteOne, InsertOne, UpdateOne
+
+A_DOCUMENTS = 2_000_000
+B_DOCUMENTS = 20_000
+C_COLLECTIONS = 20_000
+D_OPERATIONS = 1_000_000
+D_COLLECTIONS = 8
+_BATCH = 10_000
+_WORDS = [f"w{number:05d}" for number in range(5_000)]
+
+
+def load_a(client: Any, scale: float) -> None:
+    """`bench.docs`: about 500 B each, two secondary indexes."""
+    rng = random.Random(1)
+    count = int(A_DOCUMENTS * scale)
+    for first in range(0, count, _BATCH):
+        rows = range(first, min(count, first + _BATCH))
+        client.bench.docs.insert_many([_document(rng, row) for row in rows], ordered=False)
+    client.bench.docs.create_index("user")
+    client.bench.docs.create_index([("name", 1), ("created", 1)])
+
+
+def _document(rng: random.Random, row: int) -> RawBSONDocument:
+    return RawBSONDocument(
+        encode(
+            {
+                "_id": ObjectId(),
+                "user": rng.randrange(10**6),
+                "name": rng.choice(_WORDS),
+                "created": 1_700_000_000_000 + row * 997,
+                "tags": rng.choices(_WORDS, k=6),
+                "score": rng.random(),
+                "text": " ".join(rng.choices(_WORDS, k=30)),
+                "active": bool(row & 1),
+                "hex": f"{rng.getrandbits(128):032x}",
+            }
+        )
+    )
+
+
+def load_b(client: Any, scale: float) -> None:
+    """`bench.blobs`: about 10 KB each, half of it random."""
+    rng = random.Random(2)
+    count = int(B_DOCUMENTS * scale)
+    for first in range(0, count, 500):
+        client.bench.blobs.insert_many(
+            {
+                "_id": row,
+                "random": rng.randbytes(5_000),
+                "text": " ".join(rng.choices(_WORDS, k=700)),
+            }
+            for row in range(first, min(count, first + 500))
+        )
+
+
+def load_c(client: Any, scale: float) -> None:
+    """`many.c…`: five documents each."""
+    for number in range(int(C_COLLECTIONS * scale)):
+        client.many[f"c{number:05d}"].insert_many({"_id": i, "n": number} for i in range(5))
+
+
+def prepare_d(client: Any, database: str = "history") -> None:
+    """The empty collections in which history D happens."""
+    for number in range(D_COLLECTIONS):
+        client[database][f"c{number}"].create_index("k")
+
+
+def write_d(client: Any, scale: float) -> int:
+    """Half inserts, a third updates, the rest deletes; answers how many operations."""
+    rng = random.Random(4)
+    count, inserted, done = int(D_OPERATIONS * scale), 0, 0
+    while done < count:
+        operations: list[Any] = []
+        for _ in range(1_000):
+            dice = rng.random()
+            if dice < 0.5 or inserted < 100:
+                row = {"_id": inserted, "k": inserted % 97, "t": "x" * 200, "v": rng.random()}
+                operations.append(InsertOne(row))
+                inserted += 1
+            elif dice < 0.85:
+                change = {"$set": {"v": rng.random()}, "$inc": {"n": 1}}
+                operations.append(UpdateOne({"_id": rng.randrange(inserted)}, change))
+            else:
+                operations.append(DeleteOne({"_id": rng.randrange(inserted)}))
+        collection = client.history[f"c{rng.randrange(D_COLLECTIONS)}"]
+        collection.bulk_write(operations, ordered=False)
+        done += 1_000
+    return count

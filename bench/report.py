@@ -1,0 +1,98 @@
+"""The results as a page: `docs/performance.md` between its marks, and charts beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pygal
+from pygal.style import CleanStyle
+
+from agent.version import VERSION
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+IMAGES = ROOT / "docs" / "images"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+Results = dict[str, list[dict[str, Any]]]
+
+
+def write(results: Results, *, scale: float, rounds: int) -> None:
+    """Put the tables into the page, and draw the charts."""
+    parts = [_machine(scale, rounds)]
+    for name, rows in results.items():
+        parts.append(f"### {name}\n\n{table(rows)}")
+    IMAGES.mkdir(exist_ok=True)
+    for name, drawn in _charts(results).items():
+        (IMAGES / name).write_bytes(drawn)
+        parts.append(f"![{name.removesuffix('.svg')}](images/{name})")
+    page = PAGE.read_text()
+    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    body = "\n\n".join(parts)
+    PAGE.write_text(between.sub(lambda _: f"{BEGIN}\n{body}\n{END}", page))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A table with the union of the rows' columns, in order of appearance."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _machine(scale: float, rounds: int) -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return (
+        f"Run of {datetime.now(UTC):%Y-%m-%d}: Tidelog {VERSION}, "
+        f"Python {platform.python_version()}, {os.cpu_count()} cores ({model}), "
+        f"{memory_gib:.0f} GiB, scale {scale:g}, {rounds} alternating rounds (medians), load {os.getloadavg()[0]:.1f} at the end."
+    )
+
+
+def _charts(results: Results) -> dict[str, bytes]:
+    charts: dict[str, bytes] = {}
+    compared = [
+        row
+        for rows in results.values()
+        for row in rows
+        if "limit s" in row and ("wall s" in row or "operations/s" in row)
+    ]
+    if compared:
+        chart = pygal.HorizontalBar(style=CleanStyle, title="Wall seconds beside the limit")
+        chart.x_labels = [row["what"] for row in compared]
+        chart.add("Tidelog", [row["wall s"] for row in compared])
+        chart.add("limit", [row["limit s"] for row in compared])
+        charts["limits.svg"] = chart.render()
+    if rows := results.get("growth with the data"):
+        chart = pygal.XY(style=CleanStyle, title="Growth with the data", x_title="BSON MB")
+        for column in ("backup s", "restore s"):
+            chart.add(column, [(row["BSON MB"], row[column]) for row in rows])
+        charts["growth-data.svg"] = chart.render()
+    if rows := results.get("growth with the backups kept"):
+        chart = pygal.Line(style=CleanStyle, title="Growth with the backups kept", y_title="s")
+        chart.x_labels = [row["what"].partition(" ")[0] for row in rows]
+        for column in ("list s", "status s", "resync s", "delete of one s"):
+            chart.add(column, [row[column] for row in rows])
+        charts["growth-kept.svg"] = chart.render()
+    return charts

@@ -1,0 +1,150 @@
+"""What is measured: a replica set, agents beside it, a repository, and what each of them costs.
+
+CPU seconds and peak memory are the kernel's (`/proc`), so they count the agent and mongod alone and
+hold on a busy machine too; wall seconds do not, which is why limits run in the same minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.agents import Agents
+from tests.support.ctl import Ctl
+from tests.support.eventually import eventually
+from tests.support.mongod import ReplicaSet, SetOptions
+from tests.support.mongod.options import Member
+
+LONG_S = 3600.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One run of something. Seconds of CPU are those of all agents and of all mongods."""
+
+    wall_s: float
+    agent_cpu_s: float = 0.0
+    mongod_cpu_s: float = 0.0
+    agent_peak_mib: float = 0.0
+    load: float = 0.0
+
+    def to_json(self) -> dict[str, float]:
+        """Rounded: the third digit is noise."""
+        return {name: round(value, 3) for name, value in asdict(self).items()}
+
+
+class Rig:
+    """A set with so many nodes and an agent beside each; a context manager."""
+
+    def __init__(self, nodes: int = 1, *, cache_gb: float = 3.0, oplog_mb: int = 4096) -> None:
+        self.replset = ReplicaSet(
+            SetOptions(
+                name="bench", members=(Member(),) * nodes, cache_gb=cache_gb, oplog_mb=oplog_mb
+            )
+        )
+        self.directory = Path(tempfile.mkdtemp(prefix="tidelog-bench-"))
+        self.repository = self.directory / "repository"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._stack.enter_context(self.replset)
+        self.agents = self._stack.enter_context(Agents(self.replset))
+        self.ctl = Ctl(self.replset.uri())
+        self.repository.mkdir()
+        self.ctl.configure_filesystem(self.repository)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def client(self) -> Any:
+        """The set's own client."""
+        return self.replset.client()
+
+    @property
+    def uri(self) -> str:
+        """Of the primary alone."""
+        return self.replset.uri_of(self.replset.primary())
+
+    def ask(self, *arguments: str) -> Any:
+        """Run `ctl`, demand success, answer its JSON."""
+        return self.ctl.ok(*arguments, within_s=LONG_S)
+
+    @contextmanager
+    def measured(self) -> Iterator[Callable[[], Measure]]:
+        """Measure what happens inside; call what it yields afterwards."""
+        agents = [agent.pid for agent in self.agents.all]
+        servers = [node.pid for node in self.replset.nodes]
+        for pid in agents:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
+        agent_s, server_s = _cpu_s(agents), _cpu_s(servers)
+        begun = time.monotonic()
+        found: list[Measure] = []
+        yield lambda: found[0]
+        found.append(
+            Measure(
+                wall_s=time.monotonic() - begun,
+                agent_cpu_s=_cpu_s(agents) - agent_s,
+                mongod_cpu_s=_cpu_s(servers) - server_s,
+                agent_peak_mib=max(map(_peak_mib, agents)),
+                load=os.getloadavg()[0],
+            )
+        )
+
+    def empty_repository(self) -> None:
+        """Delete every backup, as its user would."""
+        for backup in self.ask("list")["snapshots"]:
+            self.ask("delete-backup", backup["name"], "-y", "--wait")
+
+    def stored(self) -> tuple[int, int]:
+        """Bytes and number of the repository's objects."""
+        sizes = [path.stat().st_size for path in self.repository.rglob("*") if path.is_file()]
+        return sum(sizes), len(sizes)
+
+    def settle(self) -> None:
+        """Everything so far is on disk and no longer costs anything."""
+        self.client.admin.command("fsync")
+        time.sleep(1.0)
+
+    def enable_pitr(self) -> None:
+        """Slice from now on."""
+        self.ask("config", "--set", "pitr.enabled=true")
+        runs = self.client.admin.tidelogSlices
+        eventually(lambda: runs.count_documents({"kind": "run"}) > 0, 60.0)
+
+    def wait_covered(self) -> tuple[int, int]:
+        """Wait until everything written so far is archived; answers its OpTime."""
+        last = self.client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
+
+        def covered() -> bool:
+            for run in self.client.admin.tidelogSlices.find({"kind": "run"}):
+                until = run["covered_until"], run["end"]
+                if max((one["T"], one["I"]) for one in until) >= (last.time, last.inc):
+                    return True
+            return False
+
+        eventually(covered, LONG_S, every_s=0.5)
+        return last.time, last.inc
+
+
+def _cpu_s(pids: list[int]) -> float:
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS
+
+
+def _peak_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

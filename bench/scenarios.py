@@ -1,0 +1,286 @@
+"""Each path of Tidelog beside its limit: rows of a table, by name.
+
+A row is a table's line by column; a ratio is Tidelog's wall seconds over the limit's, both medians
+of the alternating rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from statistics import median, quantiles
+from typing import Any
+
+from bench import datasets, limits
+from bench.peers import Peer, peers
+from bench.rig import Measure, Rig
+
+Row = dict[str, Any]
+LEVEL = 1
+"""zstd's, of a backup by default."""
+
+
+def backup_and_restore(scale: float, rounds: int) -> list[Row]:
+    """Sets A and B: backup beside a raw drain and the compression of the same bytes, restore beside
+    raw inserts and index builds."""
+    with Rig() as rig:
+        datasets.load_a(rig.client, scale)
+        datasets.load_b(rig.client, scale)
+        rig.settle()
+        size = rig.client.bench.command("dbStats")["dataSize"]
+        backups, restores, scans = list[Measure](), list[Measure](), list[Measure]()
+        limit = defaultdict[str, list[float]](list)
+        stored = objects = 0
+        for _ in range(rounds):
+            with rig.measured() as cost:
+                limits.with_node(rig.uri, partial(limits.scan, database="bench"))
+            scans.append(cost())
+            with rig.measured() as cost:
+                name = rig.ask("backup", "--wait")["name"]
+            backups.append(cost())
+            stored, objects = rig.stored()
+            limit["copy"].append(limits.copy(rig.repository, rig.directory / "copy"))
+            _raw_round(rig, limit)
+            with rig.measured() as cost:
+                rig.ask("restore", name, "-y", "--wait")
+            restores.append(cost())
+            rig.settle()
+            rig.empty_repository()
+        limit_s = {name: median(values) for name, values in limit.items()}
+        scan_cpu_s = median(scan.mongod_cpu_s for scan in scans)
+        backup_cpu_s = median(backup.mongod_cpu_s for backup in backups)
+        rows = [
+            _row("backup of A+B", backups, size, max(limit_s["drain"], limit_s["compression"]))
+            | {
+                "raw drain s": limit_s["drain"],
+                "compression s": limit_s["compression"],
+                "copy of the objects s": limit_s["copy"],
+                "mongod CPU of a serial scan s": scan_cpu_s,
+                "mongod CPU ratio": _over(backup_cpu_s, scan_cpu_s),
+                "stored MB": stored / 1e6,
+                "objects": objects,
+            },
+            _row("restore of A+B", restores, size, limit_s["insert"] + limit_s["indexes"])
+            | {"raw insert s": limit_s["insert"], "index builds s": limit_s["indexes"]},
+        ]
+        return rows + _peers(rig, size)
+
+
+def _raw_round(rig: Rig, limit: dict[str, list[float]]) -> None:
+    """One round of the limits of set A+B."""
+    drain_s, drained = limits.with_node(rig.uri, partial(limits.drain, database="bench"))
+    limit["drain"].append(drain_s)
+    limit["compression"].append(limits.compress(drained, LEVEL))
+    fill = partial(limits.fill, drained=drained, database="bare")
+    limit["insert"].append(limits.with_node(rig.uri, fill))
+    build = partial(limits.build_indexes, source="bench", database="bare")
+    limit["indexes"].append(limits.with_node(rig.uri, build))
+    rig.client.drop_database("bare")
+    rig.settle()
+
+
+def many_collections(scale: float, rounds: int) -> list[Row]:
+    """Set C: collections of five documents each."""
+    with Rig() as rig:
+        datasets.load_c(rig.client, scale)
+        rig.settle()
+        backups, restores = list[Measure](), list[Measure]()
+        objects = 0
+        for _ in range(rounds):
+            with rig.measured() as cost:
+                name = rig.ask("backup", "--wait")["name"]
+            backups.append(cost())
+            objects = rig.stored()[1]
+            with rig.measured() as cost:
+                rig.ask("restore", name, "-y", "--wait")
+            restores.append(cost())
+            rig.empty_repository()
+        size = rig.client.many.command("dbStats")["dataSize"]
+        count = int(datasets.C_COLLECTIONS * scale)
+        return [
+            _row(f"backup of C, {count} collections", backups, size) | {"objects": objects},
+            _row(f"restore of C, {count} collections", restores, size),
+            *_peers(rig, size),
+        ]
+
+
+def replay(scale: float, rounds: int) -> list[Row]:
+    """Set D: slicing it, and replaying it beside bare batches of the same operations."""
+    with Rig() as rig:
+        rig.enable_pitr()
+        datasets.prepare_d(rig.client)
+        name = rig.ask("backup", "--wait")["name"]
+        begun = rig.client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
+        with rig.measured() as cost:
+            count = datasets.write_d(rig.client, scale)
+            at = rig.wait_covered()
+        slicing = cost()
+        before = rig.client.history.command("dbHash")["collections"]
+        streams = limits.bare_operations(rig.client, begun, "history", "bare")
+        bare, replays = list[float](), list[float]()
+        applied, costs = 0, list[Measure]()
+        for _ in range(rounds):
+            datasets.prepare_d(rig.client, "bare")
+            bare.append(limits.with_node(rig.uri, partial(limits.apply_bare, streams=streams)))
+            rig.client.drop_database("bare")
+            with rig.measured() as cost:
+                done = rig.ask(
+                    "restore", "--base-snapshot", name, "--time", f"{at[0]},{at[1]}", "-y", "--wait"
+                )
+            part = done["replsets"][0]
+            applied = part["operations_applied"]
+            replays.append(part["duration_s"]["replay"])
+            costs.append(cost())
+            assert rig.client.history.command("dbHash")["collections"] == before, "not exact"
+        return [
+            {
+                "what": f"slicing {count} operations",
+                "agent CPU s": slicing.agent_cpu_s,
+                "agent peak MiB": slicing.agent_peak_mib,
+            },
+            {
+                "what": f"replay of {applied} operations",
+                "wall s": median(replays),
+                "operations/s": applied / median(replays),
+                "limit s": median(bare),
+                "limit": f"{sum(map(len, streams))} operations in bare batches",
+                "ratio": _over(median(replays), median(bare)),
+                "agent CPU s": median(each.agent_cpu_s for each in costs),
+                "agent peak MiB": max(each.agent_peak_mib for each in costs),
+            },
+        ]
+
+
+def control(scale: float, rounds: int) -> list[Row]:
+    """An empty set: from the command to done, and what an idle agent costs."""
+    with Rig() as rig:
+        walls, inside = [], []
+        for _ in range(max(5, rounds)):
+            begun = time.monotonic()
+            op_id = rig.ask("backup", "--wait")["op_id"]
+            walls.append(time.monotonic() - begun)
+            found = rig.client.admin.tidelogOperations.find_one({"_id": op_id})
+            inside.append((found["finished_at"] - found["requested_at"]).total_seconds())
+        rig.enable_pitr()
+        time.sleep(5.0)
+        idle_s = 30.0
+        counted = rig.client.admin.command("serverStatus")["opcounters"]
+        with rig.measured() as cost:
+            time.sleep(idle_s)
+        after = rig.client.admin.command("serverStatus")["opcounters"]
+        kinds = ("insert", "query", "update", "delete", "getmore", "command")
+        queries = sum(after[kind] - counted[kind] for kind in kinds)
+        return [
+            {
+                "what": "backup of an empty set",
+                "command to done s": median(inside),
+                "with ctl's own start s": median(walls),
+            },
+            {
+                "what": "idle agent, PITR on",
+                "CPU % of a core": 100 * cost().agent_cpu_s / idle_s,
+                "requests/s (server's own included)": queries / idle_s,
+            },
+        ]
+
+
+def foreground(scale: float, rounds: int) -> list[Row]:
+    """What clients feel: p99 of a steady workload alone, while slicing runs, during a backup from
+    a secondary. Three nodes share this machine's cores, so this is the worst case."""
+    with Rig(3, cache_gb=1.0) as rig:
+        datasets.load_a(rig.client, scale / 4)
+        rig.settle()
+        alone = _latencies(rig, lambda: time.sleep(20))
+        rig.enable_pitr()
+        slicing = _latencies(rig, lambda: time.sleep(20))
+        rig.ask("config", "--set", "pitr.enabled=false")
+        time.sleep(3.0)
+        during = _latencies(rig, lambda: [rig.ask("backup", "--wait") for _ in range(2)])
+        again = _latencies(rig, lambda: time.sleep(20))
+        base = median([alone, again])
+        return [
+            {"what": "client p99, nothing runs", "ms": base, "between": f"{alone:.2f}–{again:.2f}"},
+            {"what": "client p99, slicing", "ms": slicing, "ratio": _over(slicing, base)},
+            {"what": "client p99, backups", "ms": during, "ratio": _over(during, base)},
+        ]
+
+
+def _latencies(rig: Rig, meanwhile: Callable[[], Any]) -> float:
+    """The 99th percentile in milliseconds of 200 updates a second while something else happens."""
+    taken: list[float] = []
+    ended = threading.Event()
+    collection = rig.replset.connect(rig.replset.uri()).foreground.rows
+
+    def work() -> None:
+        number = 0
+        while not ended.is_set():
+            begun = time.monotonic()
+            collection.update_one({"_id": number % 1000}, {"$inc": {"n": 1}}, upsert=True)
+            taken.append(time.monotonic() - begun)
+            number += 1
+            ended.wait(max(0.0, 0.005 - taken[-1]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        meanwhile()
+    finally:
+        ended.set()
+        thread.join()
+    return quantiles(taken, n=100)[98] * 1000
+
+
+def _row(what: str, runs: list[Measure], size: int, limit_s: float | None = None) -> Row:
+    wall = median(run.wall_s for run in runs)
+    row: Row = {
+        "what": what,
+        "BSON MB": size / 1e6,
+        "wall s": wall,
+        "agent CPU s": median(run.agent_cpu_s for run in runs),
+        "agent CPU s/GB": median(run.agent_cpu_s for run in runs) / (size / 1e9),
+        "mongod CPU s": median(run.mongod_cpu_s for run in runs),
+        "agent peak MiB": max(run.agent_peak_mib for run in runs),
+        "rounds": len(runs),
+    }
+    if limit_s is not None:
+        row |= {"limit s": limit_s, "ratio": _over(wall, limit_s)}
+    return row
+
+
+def _peers(rig: Rig, size: int) -> list[Row]:
+    """The same set by every other tool on PATH, restores into the same server."""
+    found = []
+    for peer in peers():
+        for step, command in peer.steps(rig.replset.uri(), rig.directory):
+            found.append(_peer_row(peer, step, command, size))
+    return found
+
+
+def _peer_row(peer: Peer, step: str, command: list[str], size: int) -> Row:
+    begun = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"what": f"{peer.name} {step}", "failed": done.stderr[-200:]}
+    return {
+        "what": f"{peer.name} {step}",
+        "BSON MB": size / 1e6,
+        "wall s": time.monotonic() - begun,
+    }
+
+
+def _over(value: float, limit: float) -> float:
+    return value / limit if limit else float("nan")
+
+
+def to_json(rows: list[Row]) -> str:
+    """Rounded to three digits, one row a line."""
+    rounded = [
+        {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+        for row in rows
+    ]
+    return json.dumps(rounded, indent=1, ensure_ascii=False)
