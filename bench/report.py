@@ -66,7 +66,8 @@ def _machine(scale: float, rounds: int) -> str:
     return (
         f"Run of {datetime.now(UTC):%Y-%m-%d}: Tidelog {VERSION}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores ({model}), "
-        f"{memory_gib:.0f} GiB, scale {scale:g}, {rounds} alternating rounds (medians), load {os.getloadavg()[0]:.1f} at the end."
+        f"{memory_gib:.0f} GiB, scale {scale:g}, "
+        f"{rounds} alternating rounds (medians), load {os.getloadavg()[0]:.1f} at the end."
     )
 
 
