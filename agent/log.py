@@ -35,6 +35,7 @@ EVENTS: Final = {
     "balancer.paused": "ranges stay where they are for an operation",
     "balancer.put_back": "the balancer is as it was before",
     "balancer.still_moving": "ranges are still being moved, and the operation goes on all the same",
+    "backup.copy_lost": "a backup goes on without one of its storages, which failed",
     "commands.wake_failed": "other agents could not be woken; they poll",
     "commands.watch_broken": "the watch for commands broke off and is begun anew",
     "control.unreachable": "the control database does not answer",

@@ -35,9 +35,8 @@ from agent.coordination.membership import Membership
 from agent.coordination.settings_watch import SettingsWatch
 from agent.coordination.wakeup import Wakeup, feed
 from agent.errors import (
-    ConfigError,
-    NotFound,
     StorageUnavailable,
+    StoreUnavailable,
     TidelogError,
     Transient,
     leaves,
@@ -47,7 +46,9 @@ from agent.log import EventSink
 from agent.mongo.node import Node
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
+from agent.operations.copies import opened
 from agent.operations.registry import all_kinds
+from agent.operations.repository import looked_at
 from agent.operations.runner import Runner
 from agent.operations.slicer import Slicer
 from agent.storage.base import Storage
@@ -61,10 +62,12 @@ from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
+from agent.store.repositories import RepositoryStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.version import VERSION
+from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 
 APP_NAME: Final = "tidelog-agent"
@@ -135,6 +138,7 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         settings=settings,
         cluster=ClusterView(control),
         balancer=Balancer(control),
+        repositories=RepositoryStore(control),
         open_storage=partial(_open_storage, node.host),
         clock=clock,
         budget_bytes=config.memory.budget,
@@ -155,7 +159,7 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
             settings,
             node.host,
             condition,
-            partial(_check_storage, node.host),
+            partial(_check_storage, services),
             settings_wakeup,
             clock,
         ),
@@ -227,24 +231,17 @@ async def _watchdog(clock: Clock) -> None:
 
 
 async def _open_storage(node: str, settings: Settings, profile: str) -> Storage:
-    if profile != "main":
-        raise NotFound(f"there is no profile {profile}", hint="the only one is main")
-    if settings.storage is None:
-        raise ConfigError(
-            "no storage is configured", hint="set one with 'ctl config --file storage.yaml'"
-        )
-    return await open_storage(settings.storage, StorageOptions(node=node))
+    return await open_storage(storage_of(settings, profile), StorageOptions(node=node))
 
 
-async def _check_storage(node: str, settings: Settings) -> None:
+async def _check_storage(services: Services, settings: Settings, profile: str) -> None:
     """Raises `TidelogError`, also for what a driver's library should have said otherwise: settings
     that do not work must not end the agent."""
     try:
-        storage = await _open_storage(node, settings, "main")
-        try:
+        async with opened(services, settings, profile) as storage:
             await storage.verify()
-        finally:
-            await storage.aclose()
+            with contextlib.suppress(StoreUnavailable):  # no fault of the storage
+                await looked_at(services, settings, profile, storage)
     except TidelogError:
         raise
     except Exception as error:

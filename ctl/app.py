@@ -24,8 +24,10 @@ COMMANDS: Final = {
     "list": "List backups or restores.",
     "logs": "Show what the agents did.",
     "oplog-replay": "Apply archived oplog to the data as it is.",
+    "profile": "Manage storages beside the main one.",
     "restore": "Restore a backup.",
     "status": "Show the cluster, what runs, and the backups.",
+    "storage": "Check the storage, print its policies, take it over.",
     "version": "Print the version.",
 }
 

@@ -21,7 +21,11 @@ LOOK_AROUND_EVERY_S: Final = 2.0
 PATIENCE_S: Final = 120.0
 """How long nobody may be there to carry the operation out, or to tell of it, before we give up."""
 
-_WORDS: Final = {Kind.DELETE_BACKUP: "deletion", Kind.RESYNC: "resync"}
+_WORDS: Final = {
+    Kind.ADOPT: "adoption",
+    Kind.DELETE_BACKUP: "deletion",
+    Kind.RESYNC: "resync",
+}
 
 
 def label(operation: Operation) -> str:

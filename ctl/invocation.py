@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from agent.errors import TidelogError
+from ctl.exit_codes import exit_code
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +32,8 @@ class Result:
 
     data: Any
     text: RenderableType | None = None
+    fault: TidelogError | None = None
+    """What went wrong although there is an answer: it is told as well, and is the exit status."""
 
 
 Connect = Callable[["Invocation"], AbstractAsyncContextManager["Session"]]
@@ -63,8 +68,17 @@ class Invocation:
     def perform(self, run: Callable[[Session], Awaitable[Result | None]]) -> None:
         """Connect, do the work, write the result."""
         result = asyncio.run(self._with_session(run))
-        if result is not None:
+        if result is None:
+            return
+        if result.fault is None:
             self.output.show(result)
+            return
+        told = {"error": str(result.fault), "hint": result.fault.hint}
+        self.output.show(replace(result, data={**result.data, **told}))
+        self.output.note(f"Error: {result.fault}")
+        if result.fault.hint:
+            self.output.note(f"Hint: {result.fault.hint}")
+        raise click.exceptions.Exit(exit_code(result.fault))
 
     async def _with_session(
         self, run: Callable[[Session], Awaitable[Result | None]]

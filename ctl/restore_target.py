@@ -11,6 +11,7 @@ from agent.errors import ConfigError, TargetNotCovered
 from agent.wire.namespaces import check_patterns
 from agent.wire.optime import OpTime, parse_target
 from ctl.lookup import require_backup
+from ctl.places import read_places
 from ctl.render import optime
 
 if TYPE_CHECKING:
@@ -88,7 +89,12 @@ async def choose_backup(session: Session, base: str | None, target: OpTime | Non
             )
         return backup
     assert target is not None
-    full = [backup for backup in await session.catalog.backups() if not backup.is_selective]
+    places = await read_places(session)
+    full = [
+        backup
+        for backup in await session.catalog.backups()
+        if not backup.is_selective and places.is_within_reach(backup)
+    ]
     earlier = [backup for backup in full if backup.last_write <= target]
     if not earlier:
         hint = "take one first: 'ctl backup'"

@@ -20,6 +20,7 @@ from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.overview_reading import read_hello
+from agent.store.repositories import RepositoryStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
@@ -39,6 +40,7 @@ class Session:
     nodes: NodeRegistry
     catalog: Catalog
     settings: SettingsStore
+    repositories: RepositoryStore
     leases: LeaseStore
     runs: SliceRuns
     events: EventLog
@@ -82,6 +84,7 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
             nodes=NodeRegistry(control),
             catalog=Catalog(control),
             settings=SettingsStore(control),
+            repositories=RepositoryStore(control),
             leases=LeaseStore(control),
             runs=SliceRuns(control),
             events=EventLog(control),

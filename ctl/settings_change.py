@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import ConfigError, Conflict
 from agent.wire import keys
+from agent.wire.profiles import MAIN, names, storage_of
 from agent.wire.sealing import KEY_FILE_VARIABLE, SealingKey, storable
 from agent.wire.settings import Settings, from_mapping
+from agent.wire.storage_settings import StorageSettings
 from ctl.exit_codes import OperationFailed
 from ctl.storage_settings import wait_for_verdicts
 
@@ -33,6 +35,12 @@ def edit_keys(assignments: tuple[str, ...], removals: tuple[str, ...]) -> Change
             )
         pairs.append((path.strip(), value))
 
+    for path in (*removals, *(path for path, _ in pairs)):
+        if keys.resolve(Settings, path.strip())[:1] == ["profiles"]:
+            raise ConfigError(
+                f"{path} belongs to a profile", hint="change profiles with 'ctl profile add'"
+            )
+
     def edit(settings: Settings) -> Settings:
         # Checked as a whole: `storage.type=filesystem` alone would lack its section.
         raw = settings.to_document()
@@ -45,13 +53,17 @@ def edit_keys(assignments: tuple[str, ...], removals: tuple[str, ...]) -> Change
     return edit
 
 
-async def apply_change(session: Session, change: Change) -> Settings:
+async def apply_change(session: Session, change: Change, profile: str = MAIN) -> Settings:
     """Make it, whatever others change meanwhile, and report the storage check if it touched the
-    storage. Raises `OperationFailed` when agents cannot use it."""
+    storage of this profile. Raises `OperationFailed` when agents cannot use it."""
     before, after, version = await _replace(session, change)
-    if after.storage is not None and after.storage != before.storage:
-        await _report_storage(session, version)
+    if profile in names(after) and _storage(after, profile) != _storage(before, profile):
+        await _report_storage(session, version, profile)
     return after
+
+
+def _storage(settings: Settings, profile: str) -> StorageSettings | None:
+    return storage_of(settings, profile) if profile in names(settings) else None
 
 
 def sealing_key(environment: Mapping[str, str]) -> SealingKey | None:
@@ -82,8 +94,8 @@ async def _replace(session: Session, change: Change) -> tuple[Settings, Settings
     raise AssertionError("unreachable")
 
 
-async def _report_storage(session: Session, version: int) -> None:
-    verdicts = await wait_for_verdicts(session, version)
+async def _report_storage(session: Session, version: int, profile: str) -> None:
+    verdicts = await wait_for_verdicts(session, version, profile)
     if not verdicts:
         session.output.note("Warning: no agent is alive, so nobody has checked the storage")
         return
@@ -95,8 +107,7 @@ async def _report_storage(session: Session, version: int) -> None:
         raise OperationFailed(
             "the settings are stored, but the storage cannot be used: "
             + "; ".join(verdict.sentence for verdict in failed),
-            hint="correct them, then run 'ctl config --check'",
+            hint="correct them, then run 'ctl storage check'",
         )
-    session.output.note(
-        "If the storage holds backups already, 'ctl config --force-resync' lists them"
-    )
+    how = "config --force-resync" if profile == MAIN else f"profile sync {profile}"
+    session.output.note(f"If the storage holds backups already, 'ctl {how}' lists them")

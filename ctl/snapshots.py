@@ -26,14 +26,17 @@ def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> 
         words = item["status"]
         if item["error"]:
             words = f"{words}: {shortened(item['error'])}"
+        elif item["status"] == "done" and not item["available"]:
+            words = "out of reach: no profile leads to its repository"
         cell = state(words)
-        cell.stylize(state(item["status"]).style)
+        if item["available"] or item["status"] != "done":
+            cell.stylize(state(item["status"]).style)
         rows.append(
             (
                 item["name"],
                 size(item["size"]),
                 item["type"],
-                item["profile"],
+                ", ".join(item["profiles"]) or "-",
                 "yes" if item["selective"] else "no",
                 times.get(item["name"], "-"),
                 cell,

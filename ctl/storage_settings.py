@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.errors import NotFound, Refused
+from agent.errors import Refused
+from agent.wire.profiles import MAIN, storage_of
 from agent.wire.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ _POLL_EVERY_S: Final = 0.25
 
 
 async def require_storage(session: Session, profile: str = "main") -> Settings:
-    """The settings, with a storage in them. Raises `Refused`."""
+    """The settings, with the storage of that profile in them. Raises `Refused`, `NotFound`."""
     settings, _ = await session.settings.read()
-    if settings.storage is None:
+    if profile == MAIN and settings.storage is None:
         raise Refused(
             "no storage is configured",
             hint="write one to a file and run 'ctl config --file storage.yaml'",
         )
-    if profile != "main":
-        raise NotFound(f"no profile named {profile!r}", hint="the only one is main")
+    storage_of(settings, profile)
     return settings
 
 
@@ -57,18 +57,19 @@ class Verdict:
         return {"node": self.node, "ok": self.is_ok, "error": None if self.is_ok else self.sentence}
 
 
-async def wait_for_verdicts(session: Session, version: int) -> list[Verdict]:
+async def wait_for_verdicts(session: Session, version: int, profile: str = MAIN) -> list[Verdict]:
     """What the live agents say of the storage of these settings; waits a little for those that have
     not checked it yet. Empty where no agent is alive."""
     end = session.clock.monotonic() + VERDICT_WITHIN_S
     while True:
-        verdicts = [_verdict(node, version) for node in await session.nodes.live()]
+        verdicts = [_verdict(node, version, profile) for node in await session.nodes.live()]
         if all(verdict.is_current for verdict in verdicts) or session.clock.monotonic() >= end:
             return sorted(verdicts, key=lambda verdict: verdict.node)
         await session.clock.sleep(_POLL_EVERY_S)
 
 
-def _verdict(node: NodeStatus, version: int) -> Verdict:
+def _verdict(node: NodeStatus, version: int, profile: str) -> Verdict:
     checked = node.storage_settings_version
     is_current = checked is not None and checked >= version
-    return Verdict(node.id, is_current, node.storage_error)
+    error = node.storage_error if profile == MAIN else node.profile_errors.get(profile)
+    return Verdict(node.id, is_current, error)

@@ -1,6 +1,7 @@
 """Every object key of a repository, built in one place.
 
     tidelog.json                                             marker
+    owners/<n>.json                                          a cluster that adopted the repository
     backups/<name>/backup.json                               published last
     backups/<name>/<replset>/manifest-<epoch>.json.zst
     backups/<name>/<replset>/journal/<epoch>-<n>.json.zst
@@ -23,6 +24,15 @@ from agent.wire.optime import OpTime
 MARKER: Final = "tidelog.json"
 FORMAT_VERSION: Final = 1
 BUNDLES: Final = "bundles"
+
+
+OWNERS: Final = "owners/"
+"""Adoptions; the last of them says whose the repository is, and the marker where there is none."""
+
+
+def owner_key(number: int) -> str:
+    """One adoption; they sort in the order in which they were made."""
+    return f"{OWNERS}{number:08d}.json"
 
 
 def backup_root(name: str) -> str:

@@ -61,6 +61,7 @@ class Condition:
     features: tuple[str, ...] = ()
     priority: float | None = None
     storage_error: str | None = None
+    profile_errors: dict[str, str] = field(default_factory=dict)
     storage_settings_version: int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it told at once."""
@@ -156,6 +157,7 @@ class Heartbeat:
             features=self.condition.features,
             pid=os.getpid(),
             storage_error=self.condition.storage_error,
+            profile_errors=dict(self.condition.profile_errors),
             storage_settings_version=self.condition.storage_settings_version,
             errors=errors,
             rss_bytes=_rss_bytes(),

@@ -16,6 +16,7 @@ from agent.coordination.heartbeat import Condition
 from agent.coordination.wakeup import Wakeup
 from agent.errors import TidelogError, Transient
 from agent.store.settings_store import SettingsStore
+from agent.wire.profiles import MAIN, names
 from agent.wire.settings import Settings
 
 POLL_S: Final = 30.0
@@ -34,8 +35,8 @@ class SettingsWatch:
     settings: SettingsStore
     host: str
     condition: Condition
-    check_storage: Callable[[Settings], Awaitable[None]]
-    """Proves that this agent can use the storage. Raises `TidelogError`."""
+    check_storage: Callable[[Settings, str], Awaitable[None]]
+    """Proves that this agent can use the storage of a profile. Raises `TidelogError`."""
     wakeup: Wakeup
     """Should not be woken by what concerns operations only."""
     clock: Clock
@@ -59,10 +60,12 @@ class SettingsWatch:
         if changed:
             self.condition.priority = priority_of(self.host, settings)
         if changed or self._is_check_due():
-            error = await self._check(settings)
-            if error != self.condition.storage_error and error is not None:
-                log.warning("storage.check_failed", error=error)
-            self.condition.storage_error = error
+            errors = await self._check_all(settings)
+            for profile, error in errors.items():
+                if error != self._known(profile):
+                    log.warning("storage.check_failed", profile=profile, error=error)
+            self.condition.storage_error = errors.pop(MAIN, None)
+            self.condition.profile_errors = errors
             self.condition.storage_settings_version = version
             self._checked_at = self.clock.monotonic()
             self.condition.changed.set()
@@ -70,15 +73,33 @@ class SettingsWatch:
     def _is_check_due(self) -> bool:
         if self._checked_at is None:
             return True
-        again_s = CHECK_AGAIN_S if self.condition.storage_error is None else CHECK_FAILED_AGAIN_S
+        is_well = self.condition.storage_error is None and not self.condition.profile_errors
+        again_s = CHECK_AGAIN_S if is_well else CHECK_FAILED_AGAIN_S
         return self.clock.monotonic() - self._checked_at >= again_s
 
-    async def _check(self, settings: Settings) -> str | None:
-        if settings.storage is None:
-            return None
+    def _known(self, profile: str) -> str | None:
+        if profile == MAIN:
+            return self.condition.storage_error
+        return self.condition.profile_errors.get(profile)
+
+    async def _check_all(self, settings: Settings) -> dict[str, str]:
+        """What is wrong with which profile; all are looked at at once."""
+        errors: dict[str, str] = {}
+
+        async def check(profile: str) -> None:
+            error = await self._check(settings, profile)
+            if error is not None:
+                errors[profile] = error
+
+        async with asyncio.TaskGroup() as group:
+            for profile in names(settings):
+                group.create_task(check(profile))
+        return errors
+
+    async def _check(self, settings: Settings, profile: str) -> str | None:
         try:
             async with asyncio.timeout(CHECK_WITHIN_S):
-                await self.check_storage(settings)
+                await self.check_storage(settings, profile)
         except TidelogError as error:
             return str(error)
         except TimeoutError:

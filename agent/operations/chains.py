@@ -112,17 +112,23 @@ def _continues_a_backup(first: SliceRef, ends: set[OpTime]) -> bool:
 
 
 async def restore_runs(
-    runs: SliceRuns, storage: Storage, replset: str, *, check: Callable[[], None]
+    runs: SliceRuns,
+    storage: Storage,
+    replset: str,
+    repository_id: str | None,
+    *,
+    check: Callable[[], None],
 ) -> list[Run]:
     """Note in the control database what storage says of one replica set. A run that is being
-    written now stays as its writer has it."""
-    known = await runs.runs(replset)
+    written now stays as its writer has it, and so do runs in other repositories."""
+    known = [run for run in await runs.runs(replset) if run.is_in(repository_id)]
     rebuilt = await rebuild(storage, replset)
     live = next((run for run in known[-1:] if _is_written(run, rebuilt.keys)), None)
     older = [run for run in rebuilt.runs if live is None or run.end < live.start]
     for run in older:
         check()
-        await runs.restore(run if live is None else run.model_copy(update={"sealed": True}))
+        update = {"repository_id": repository_id, "sealed": run.sealed or live is not None}
+        await runs.restore(run.model_copy(update=update))
     check()
     kept = {run.id for run in older} | ({live.id} if live else set())
     await runs.forget(run.id for run in known if run.id not in kept)

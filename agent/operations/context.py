@@ -25,6 +25,7 @@ from agent.store.cluster import ClusterView
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
+from agent.store.repositories import RepositoryStore
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.wire.operations import Kind, Operation, Progress
@@ -47,6 +48,7 @@ class Services:
     settings: SettingsStore
     cluster: ClusterView
     balancer: Balancer
+    repositories: RepositoryStore
     open_storage: Callable[[Settings, str], Awaitable[Storage]]
     """`(settings, profile)` → an open storage that the caller closes. Raises `ConfigError`."""
     clock: Clock

@@ -14,13 +14,16 @@ from agent.archive.layout import backup_key, backup_root
 from agent.errors import Conflict, NotFound, Refused, StorageUnavailable
 from agent.faults import fault_point
 from agent.operations.context import LeadContext, PartContext
+from agent.operations.copies import known_backup, opened, profile_of
 from agent.operations.inventory import inventory_of, published_names, referenced_by
-from agent.operations.repository import claim
+from agent.operations.repository import claimed, looked_at
 from agent.storage.base import Storage
 from agent.wire.operations import Kind, Operation
 from agent.wire.specs import DeleteBackupSpec, RestoreSpec
 
 _BATCH: Final = 500
+_PLACES: Final = "places"
+"""Field of the result: `{backup: [[profile, repository id], …]}`."""
 
 
 class DeleteBackupKind:
@@ -52,20 +55,51 @@ class DeleteBackupKind:
         raise NotImplementedError
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
-        """Delete one after the other; idempotent."""
+        """Delete one after the other, copy after copy; idempotent. A copy stays listed until its
+        storage was reached, so none is forgotten because a storage is down."""
         spec = DeleteBackupSpec.from_document(operation.spec)
-        storage = await lead.services.open_storage(lead.settings, "main")
-        try:
-            await claim(storage, lead.services.cluster_id)
-            deleted = 0
-            for name in spec.names:
+        services, settings = lead.services, lead.settings
+        places, deleted = await _places(lead, operation, spec), 0
+        for name in spec.names:
+            for profile, repository in places.get(name, ()):
                 lead.lease.check()
-                await lead.services.catalog.withdraw_backup(name)
-                await fault_point("delete.withdrawn")
-                deleted += await delete_backup(storage, name)
-            return {"deleted": list(spec.names), "objects": deleted}
-        finally:
-            await storage.aclose()
+                async with opened(services, settings, profile) as storage:
+                    await claimed(services, settings, profile, storage)
+                    await services.catalog.withdraw_copy(name, repository)
+                    await fault_point("delete.withdrawn")
+                    deleted += await delete_backup(storage, name)
+        return {"deleted": list(spec.names), "objects": deleted}
+
+
+async def _places(
+    lead: LeadContext, operation: Operation, spec: DeleteBackupSpec
+) -> dict[str, list[list[str]]]:
+    """`[profile, repository id]` of each copy to delete, by backup: found out before anything is
+    touched and written down, since the catalogue forgets the copies on the way."""
+    if _PLACES in operation.result:
+        noted: dict[str, list[list[str]]] = operation.result[_PLACES]
+        return noted
+    found: dict[str, list[list[str]]] = {}
+    for name in spec.names:
+        known = await known_backup(lead.services, name)
+        if known is None:
+            continue
+        for copy in known.places:
+            profile = spec.profile
+            if profile is None:
+                alone = known.model_copy(update={"copies": (copy,)})
+                profile = await profile_of(lead.services, lead.settings, alone)
+            elif not await _leads_to(lead, profile, copy.repository_id):
+                continue
+            found.setdefault(name, []).append([profile, copy.repository_id])
+    await lead.services.operations.merge_result(operation.id, lead.lease.epoch, {_PLACES: found})
+    return found
+
+
+async def _leads_to(lead: LeadContext, profile: str, repository: str) -> bool:
+    async with opened(lead.services, lead.settings, profile) as storage:
+        marker = await looked_at(lead.services, lead.settings, profile, storage)
+    return marker is not None and marker.repository_id == repository
 
 
 async def delete_backup(storage: Storage, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.operations.adoption import AdoptKind
 from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
 from agent.operations.deletion import DeleteBackupKind
@@ -19,5 +20,6 @@ def all_kinds() -> dict[Kind, OperationKind]:
         OplogReplayKind(),
         DeleteBackupKind(),
         ResyncKind(),
+        AdoptKind(),
     ]
     return {kind.kind: kind for kind in kinds}

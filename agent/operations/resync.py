@@ -1,16 +1,23 @@
-"""`ctl config --force-resync`: the catalogue rebuilt from what storage holds, and nothing else."""
+"""`ctl config --force-resync`, `ctl profile sync`: the catalogue rebuilt from what storage
+holds, and nothing else.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.errors import IntegrityError
+from agent.errors import Conflict, IntegrityError
 from agent.operations.chains import archived_replsets, restore_runs
 from agent.operations.context import LeadContext, PartContext
+from agent.operations.copies import opened
 from agent.operations.inventory import published_names, read_backup
-from agent.operations.repository import read_marker
+from agent.operations.repository import looked_at
 from agent.storage.base import Storage
+from agent.wire.backups import Backup, Copy
 from agent.wire.operations import Kind, Operation
+from agent.wire.profiles import MAIN, storage_of
+from agent.wire.specs import ResyncSpec
 from agent.wire.timelines import Run
 
 
@@ -20,7 +27,9 @@ class ResyncKind:
     kind = Kind.RESYNC
 
     async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
-        """Nothing to choose: reading is allowed on any repository."""
+        """The profiles must exist; reading is allowed on any repository."""
+        for profile in ResyncSpec.from_document(operation.spec).profiles:
+            storage_of(lead.settings, profile)
         return []
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
@@ -33,39 +42,79 @@ class ResyncKind:
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """Publish in the catalogue what storage publishes, withdraw the rest. A backup whose
         document is harmed stays as the catalogue has it, and is named in the result."""
-        storage = await lead.services.open_storage(lead.settings, "main")
-        unreadable: list[str] = []
-        try:
-            await read_marker(storage)
-            names = await published_names(storage)
-            known = {backup.id for backup in await lead.services.catalog.backups()}
-            for name in names:
-                try:
-                    backup = await read_backup(storage, name)
-                except IntegrityError:
-                    unreadable.append(name)
-                    continue
-                if backup is not None:
-                    lead.lease.check()
-                    await lead.services.catalog.publish_backup(backup)
-            for name in sorted(known - set(names)):
-                lead.lease.check()
-                await lead.services.catalog.withdraw_backup(name)
-            runs = await _restore_runs(lead, storage)
-        finally:
-            await storage.aclose()
+        spec = ResyncSpec.from_document(operation.spec)
+        found = [await _resync(lead, profile) for profile in spec.profiles]
         return {
-            "backups": len(names) - len(unreadable),
-            "withdrawn": sorted(known - set(names)),
-            "unreadable": unreadable,
-            "oplog_ranges": len(runs),
+            "backups": sum(one.backups for one in found),
+            "withdrawn": [name for one in found for name in one.withdrawn],
+            "unreadable": [name for one in found for name in one.unreadable],
+            "conflicting": [name for one in found for name in one.conflicting],
+            "oplog_ranges": sum(one.oplog_ranges for one in found),
         }
 
 
-async def _restore_runs(lead: LeadContext, storage: Storage) -> list[Run]:
+@dataclass(slots=True)
+class _Resynced:
+    """What became of one profile."""
+
+    backups: int = 0
+    withdrawn: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    conflicting: list[str] = field(default_factory=list)
+    """Of the same name as another backup, which is listed already."""
+    oplog_ranges: int = 0
+
+
+async def _resync(lead: LeadContext, profile: str) -> _Resynced:
+    """One profile. The oplog is archived in `main` alone."""
+    catalog, done = lead.services.catalog, _Resynced()
+    async with opened(lead.services, lead.settings, profile) as storage:
+        marker = await looked_at(lead.services, lead.settings, profile, storage)
+        names = await published_names(storage)
+        for name in names:
+            lead.lease.check()
+            try:
+                backup = await read_backup(storage, name)
+                if backup is not None:
+                    await catalog.publish_backup(_found(backup, profile))
+                    done.backups += 1
+            except IntegrityError:
+                done.unreadable.append(name)
+            except Conflict:
+                done.conflicting.append(name)
+        here = marker.repository_id if marker is not None else None
+        for known in await catalog.backups():
+            for copy in known.places:
+                if not _is_gone(copy, profile, here, known.id in names):
+                    continue
+                lead.lease.check()
+                await catalog.withdraw_copy(known.id, copy.repository_id)
+                done.withdrawn.append(known.id)
+        if profile == MAIN:
+            repository = marker.repository_id if marker is not None else None
+            done.oplog_ranges = len(await _restore_runs(lead, storage, repository))
+    return done
+
+
+def _found(backup: Backup, profile: str) -> Backup:
+    return backup.model_copy(update={"profile": profile})
+
+
+def _is_gone(copy: Copy, profile: str, here: str | None, is_listed: bool) -> bool:
+    """Whether a copy is not where the catalogue says. What was written through this profile while
+    it led elsewhere is out of reach, and goes as well."""
+    if copy.repository_id == here or (here is None and copy.profile == profile):
+        return not is_listed
+    return copy.profile == profile
+
+
+async def _restore_runs(
+    lead: LeadContext, storage: Storage, repository_id: str | None
+) -> list[Run]:
     """The archived oplog of every replica set here or on the storage."""
-    known = {run.replset for run in await lead.services.runs.runs()}
+    runs = lead.services.runs
+    known = {run.replset for run in await runs.runs()}
     found: list[Run] = []
     for replset in sorted({*known, *await archived_replsets(storage)}):
-        found += await restore_runs(lead.services.runs, storage, replset, check=lead.lease.check)
+        found += await restore_runs(runs, storage, replset, repository_id, check=lead.lease.check)
     return found

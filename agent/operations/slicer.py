@@ -37,7 +37,8 @@ from agent.mongo.oplog import Position, oldest_entry, window_left
 from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.chains import restore_runs
 from agent.operations.context import Services
-from agent.operations.repository import claim
+from agent.operations.copies import opened
+from agent.operations.repository import claimed
 from agent.operations.slices import keys_after, read_slice_ref
 from agent.replay.commands import KNOWN
 from agent.storage.base import Storage
@@ -45,6 +46,7 @@ from agent.wire.leases import slicer_scope
 from agent.wire.nodes import NodeStatus
 from agent.wire.operations import Kind
 from agent.wire.optime import ZERO, OpTime
+from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings
 from agent.wire.specs import BackupSpec
 from agent.wire.timelines import Gap, GapCause, Run
@@ -52,6 +54,8 @@ from agent.wire.timelines import Gap, GapCause, Run
 READ_EVERY_S: Final = 1.0
 CONTROL_EVERY_S: Final = 5.0
 """How often settings, restores and the run's document are looked at or written."""
+OWNER_EVERY_S: Final = 60.0
+"""How often it is made sure that no other cluster has adopted the repository."""
 LOOK_EVERY_S: Final = 3.0
 """How often an agent that does not slice looks whether it should."""
 IDLE_SPAN_S: Final = 600.0
@@ -83,6 +87,8 @@ class Slicer:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._replset = services.node.replset
+        self._has_run = False
+        """Whether this turn got so far that its errors can be told of the run."""
 
     async def run(self) -> None:
         """Slice whenever it is this agent's turn, for ever. Errors are recorded on the run and
@@ -103,6 +109,7 @@ class Slicer:
 
     async def _take_turn(self) -> None:
         services = self._services
+        self._has_run = False
         settings, version = await services.settings.read()
         if not settings.pitr.enabled or settings.storage is None or await self._is_restoring():
             return
@@ -113,14 +120,15 @@ class Slicer:
         lease = await services.leases.acquire(slicer_scope(self._replset), services.node.id)
         if lease is None:
             return
-        async with hold(services.leases, lease, services.clock) as held:
-            storage = await services.open_storage(settings, "main")
-            try:
-                await claim(storage, services.cluster_id)
-                run = await self._continued(settings, storage, held)
-                await self._slice(_Turn(held, settings, version, storage, run))
-            finally:
-                await storage.aclose()
+        async with (
+            hold(services.leases, lease, services.clock) as held,
+            opened(services, settings, MAIN) as storage,
+        ):
+            marker = await claimed(services, settings, MAIN, storage)
+            run = await self._continued(settings, storage, held, marker.repository_id)
+            await services.runs.note_trouble(self._replset, None)
+            self._has_run = True
+            await self._slice(_Turn(held, settings, version, storage, run))
 
     async def _candidates(self, settings: Settings) -> list[NodeStatus]:
         """The agents of this replica set, with `pitr.priority` in place of `backup.priority`."""
@@ -143,7 +151,7 @@ class Slicer:
         log.info("slicer.started", replset=self._replset, start=str(turn.run.end))
         clock = self._services.clock
         archiver = self._archiver(turn)
-        opened = looked = clock.monotonic()
+        began = looked = owned = clock.monotonic()
         while True:
             turn.held.check()
             try:
@@ -153,11 +161,11 @@ class Slicer:
                 archiver = self._archiver(turn)
             now = clock.monotonic()
             if not archiver.pending_bytes:
-                opened = now
+                began = now
             span = turn.settings.pitr.oplog_span_s if archiver.pending_matters else IDLE_SPAN_S
-            if now - opened >= span:
+            if now - began >= span:
                 await archiver.close()
-                opened = now
+                began = now
             if now - looked >= CONTROL_EVERY_S:
                 looked = now
                 if not archiver.pending_matters:
@@ -169,6 +177,9 @@ class Slicer:
                 if await self._should_end(turn):
                     await archiver.close()
                     return
+            if now - owned >= OWNER_EVERY_S:
+                owned = now
+                await claimed(self._services, turn.settings, MAIN, turn.storage)
             await clock.sleep(READ_EVERY_S)
 
     async def _should_end(self, turn: _Turn) -> bool:
@@ -211,26 +222,34 @@ class Slicer:
                 hint="take a new backup: earlier ones can be restored up to this moment only",
             )
 
-    async def _continued(self, settings: Settings, storage: Storage, held: HeldLease) -> Run:
-        """The run to go on with: the last one, with the slices that its writer stored but did not
-        live to note; a new one where there is none or a restore sealed it. Where the control
-        database knows of none, storage is asked."""
+    async def _continued(
+        self, settings: Settings, storage: Storage, held: HeldLease, repository: str
+    ) -> Run:
+        """The run to go on with: the last one in this repository, with the slices that its writer
+        stored but did not live to note; a new one where there is none or a restore sealed it.
+        Where the control database knows of none, storage is asked."""
         store, epoch = self._services.runs, held.epoch
-        runs = await store.runs(self._replset)
+        runs = [run for run in await store.runs(self._replset) if run.is_in(repository)]
         if not runs:
-            runs = await restore_runs(store, storage, self._replset, check=held.check)
+            runs = await restore_runs(store, storage, self._replset, repository, check=held.check)
         if not runs:
             base = await self._first_base()
             if base is None:
                 await self._ask_for_base(settings)
-            return await self._begun(epoch, base)
+            return await self._begun(epoch, repository, base)
         last = runs[-1]
         if last.sealed:
-            run = await self._begun(epoch)
+            run = await self._begun(epoch, repository)
             await self._record_gap(last.span.end, run.start, GapCause.RESTORE, "restored since")
             await self._ask_for_base(settings)
             return run
-        run = last.model_copy(update={"epoch": epoch, "node": self._services.node.id})
+        run = last.model_copy(
+            update={
+                "epoch": epoch,
+                "node": self._services.node.id,
+                "repository_id": repository,
+            }
+        )
         if run.last_sha256 is None:
             # Nothing says which slice would be this run's first: a backup's own may begin there
             # too, and goes when the backup is deleted.
@@ -262,12 +281,13 @@ class Slicer:
         oldest = await oldest_entry(self._services.node)
         return max((base for base in bases if base > oldest), default=None)
 
-    async def _begun(self, epoch: int, start: OpTime | None = None) -> Run:
+    async def _begun(self, epoch: int, repository: str | None, start: OpTime | None = None) -> Run:
         if start is None:
             start = (await self._services.node.hello()).majority
         run = Run(
             id=f"{self._replset}/{start.key}/{epoch}",
             replset=self._replset,
+            repository_id=repository,
             start=start,
             end=start,
             covered_until=start,
@@ -281,7 +301,7 @@ class Slicer:
         """The run cannot be continued: say so where everybody looks, and begin another."""
         cause = GapCause.OVERRUN if isinstance(error, OplogOverrun) else GapCause.ROLLBACK
         old = turn.run
-        turn.run = await self._begun(turn.held.epoch)
+        turn.run = await self._begun(turn.held.epoch, old.repository_id)
         log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=str(error))
         await self._record_gap(old.span.end, turn.run.start, cause, str(error))
         await self._ask_for_base(turn.settings)
@@ -310,6 +330,9 @@ class Slicer:
 
     async def _note_error(self, error: TidelogError) -> None:
         try:
+            if not self._has_run:
+                await self._services.runs.note_trouble(self._replset, str(error))
+                return
             runs = await self._services.runs.runs(self._replset)
             if runs and runs[-1].node == self._services.node.id:
                 await self._services.runs.save(runs[-1].model_copy(update={"error": str(error)}))

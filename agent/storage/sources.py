@@ -7,7 +7,7 @@ source to a driver; the retrying wrapper knows it and takes a fresh stream for e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 
@@ -29,6 +29,16 @@ class Replayable:
         if self._stream is None:
             self._stream = self._factory()
         return await anext(self._stream)
+
+
+def replayed(blocks: Sequence[bytes]) -> Replayable:
+    """Blocks in memory as a source that starts again."""
+
+    async def each() -> AsyncIterator[bytes]:
+        for block in blocks:
+            yield block
+
+    return Replayable(each)
 
 
 def source_of(data: bytes) -> Replayable:

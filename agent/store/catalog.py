@@ -6,13 +6,14 @@ bounded: the lists of collections and chunks live on storage.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
 from agent.errors import Conflict, NotFound
 from agent.store.connection import Control, translated
-from agent.wire.backups import Backup
+from agent.wire.backups import Backup, Copy
 from agent.wire.collections import BACKUPS, RESTORES
 
 Document = dict[str, Any]
@@ -26,15 +27,22 @@ class Catalog:
         self._restores = control.collection(RESTORES)
 
     async def publish_backup(self, backup: Backup) -> None:
-        """Make a backup visible. Idempotent: the same backup again changes nothing; another one
-        of that name raises `Conflict`."""
+        """Make a backup visible. Idempotent: the same backup again only adds the copies that are
+        not known yet; another one of that name raises `Conflict`."""
         with translated(f"publishing the backup {backup.id}"):
             try:
                 await self._backups.insert_one(backup.to_document())
             except DuplicateKeyError:
-                found = await self._backups.find_one({"_id": backup.id}, {"op_id": 1})
-                if found is not None and found["op_id"] != backup.op_id:
+                found = await self._backups.find_one({"_id": backup.id})
+                if found is None:
+                    return
+                known = Backup.from_document(found)
+                if known.op_id != backup.op_id:
                     raise Conflict(f"there is another backup named {backup.id}", hint="") from None
+                ids = {copy.repository_id for copy in known.places}
+                more = [copy for copy in backup.places if copy.repository_id not in ids]
+                if more:
+                    await self._set_copies(backup.id, (*known.places, *more))
 
     async def backup(self, name: str) -> Backup:
         """One backup. Raises `NotFound`."""
@@ -54,6 +62,28 @@ class Catalog:
         """Make a backup invisible, before its objects go; whether it was there."""
         with translated(f"withdrawing the backup {name}"):
             return (await self._backups.delete_one({"_id": name})).deleted_count == 1
+
+    async def withdraw_copy(self, name: str, repository_id: str) -> None:
+        """Make one copy of a backup invisible, and the backup with its last one."""
+        with translated(f"withdrawing a copy of the backup {name}"):
+            found = await self._backups.find_one({"_id": name})
+            if found is None:
+                return
+            known = Backup.from_document(found).places
+            left = [copy for copy in known if copy.repository_id != repository_id]
+            if left:
+                await self._set_copies(name, left)
+            else:
+                await self._backups.delete_one({"_id": name})
+
+    async def _set_copies(self, name: str, copies: Sequence[Copy]) -> None:
+        first = copies[0]
+        change = {
+            "copies": [copy.to_document() for copy in copies],
+            "profile": first.profile,
+            "repository_id": first.repository_id,
+        }
+        await self._backups.update_one({"_id": name}, {"$set": change})
 
     async def save_restore(self, document: Document) -> None:
         """Record a restore under its `_id`, in place of what was recorded of it before."""

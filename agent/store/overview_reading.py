@@ -10,6 +10,7 @@ from agent.store.connection import Control, translated
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
+from agent.store.repositories import RepositoryStore
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.wire.overview import Member, Overview
@@ -48,6 +49,10 @@ class Sources(Protocol):
     def runs(self) -> SliceRuns:
         """What is archived of the oplog."""
 
+    @property
+    def repositories(self) -> RepositoryStore:
+        """Which repository each profile leads to."""
+
     async def hello(self) -> dict[str, Any]:
         """What the primary of the lead replica set says of its set."""
 
@@ -63,6 +68,7 @@ class ControlSources:
     settings: SettingsStore
     leases: LeaseStore
     runs: SliceRuns
+    repositories: RepositoryStore
 
     @classmethod
     def over(cls, control: Control) -> Self:
@@ -75,6 +81,7 @@ class ControlSources:
             settings=SettingsStore(control),
             leases=LeaseStore(control),
             runs=SliceRuns(control),
+            repositories=RepositoryStore(control),
         )
 
     async def hello(self) -> dict[str, Any]:
@@ -104,6 +111,9 @@ async def read_overview(sources: Sources) -> Overview:
         leases=await sources.leases.held(),
         runs=tuple(await sources.runs.runs()),
         gaps=tuple(await sources.runs.gaps()),
+        troubles=await sources.runs.troubles(),
+        repositories=await sources.repositories.read(),
+        cluster_id=await sources.control.read_cluster_id(),
     )
 
 

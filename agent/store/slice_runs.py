@@ -18,6 +18,7 @@ from agent.wire.timelines import Gap, Run
 
 _RUN: Final = "run"
 _GAP: Final = "gap"
+_TROUBLE: Final = "trouble"
 
 
 class SliceRuns:
@@ -86,6 +87,24 @@ class SliceRuns:
             if not is_better and await self._collection.find_one({"_id": identity}, {"_id": 1}):
                 return
             await self._collection.update_one({"_id": identity}, whole, upsert=True)
+
+    async def note_trouble(self, replset: str, error: str | None) -> None:
+        """Say why slicing of a replica set cannot begin; None where it has begun."""
+        identity = f"{_TROUBLE}/{replset}"
+        with translated(f"noting why {replset} is not sliced"):
+            if error is None:
+                await self._collection.delete_one({"_id": identity})
+                return
+            document = {"_id": identity, "kind": _TROUBLE, "replset": replset, "error": error}
+            await self._collection.update_one(
+                {"_id": identity}, _stamped(document, "at"), upsert=True
+            )
+
+    async def troubles(self) -> dict[str, str]:
+        """Why slicing cannot begin, by replica set."""
+        with translated("reading why nothing is sliced"):
+            rows = await self._collection.find({"kind": _TROUBLE}).sort("_id", 1).to_list(None)
+        return {row["replset"]: row["error"] for row in rows}
 
     async def forget_before(self, replset: str, moment: OpTime) -> None:
         """Drop runs and gaps that end before a moment, after their slices were deleted."""

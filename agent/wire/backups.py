@@ -34,6 +34,14 @@ class ReplsetPart(Record):
     size_uncompressed_bytes: int
 
 
+class Copy(Record):
+    """Where a backup lies."""
+
+    profile: str
+    """The profile that it was written or found through; what it is called now may differ."""
+    repository_id: str
+
+
 class Backup(Record):
     """A published backup. The same document is `backup.json` on storage and the catalogue's."""
 
@@ -62,6 +70,13 @@ class Backup(Record):
     replsets: tuple[ReplsetPart, ...]
     size_bytes: int
     size_uncompressed_bytes: int
+    copies: tuple[Copy, ...] | None = None
+    """All repositories that hold it; the catalogue knows, `backup.json` does not."""
+
+    @property
+    def places(self) -> tuple[Copy, ...]:
+        """Where it lies, the first copy first."""
+        return self.copies or (Copy(profile=self.profile, repository_id=self.repository_id),)
 
     @property
     def is_sharded(self) -> bool:

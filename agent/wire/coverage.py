@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.wire.backups import Backup
 from agent.wire.optime import OpTime
+from agent.wire.places import Places
 from agent.wire.timelines import Gap, Run, Span, coverage, restorable
 from agent.wire.wording import epoch
 
@@ -18,6 +20,22 @@ class Coverage:
     runs: tuple[Run, ...]
     gaps: tuple[Gap, ...]
     backups: tuple[Backup, ...]
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """Why slicing of a replica set cannot begin."""
+
+    @classmethod
+    def of(
+        cls,
+        places: Places,
+        runs: Iterable[Run],
+        gaps: Iterable[Gap],
+        backups: Iterable[Backup],
+        troubles: Mapping[str, str] | None = None,
+    ) -> Coverage:
+        """What can be restored as the profiles are now: runs in other repositories than `main`'s
+        and backups that no profile leads to do not count."""
+        within = tuple(backup for backup in backups if places.is_within_reach(backup))
+        return cls(places.runs(runs), tuple(gaps), within, dict(troubles or {}))
 
     def ranges(self, *, unbacked: bool = True) -> list[dict[str, Any]]:
         """Stretches that can be restored to, and (`unbacked`) those that lack a backup before
@@ -50,7 +68,8 @@ class Coverage:
     def errors(self) -> list[str]:
         """Why slicing does not get on, where it does not."""
         latest = {run.replset: run for run in self.runs}
-        return [f"{run.replset}: {run.error}" for run in latest.values() if run.error]
+        found = {replset: run.error for replset, run in latest.items() if run.error}
+        return [f"{replset}: {why}" for replset, why in sorted({**found, **self.troubles}.items())]
 
     def chunks(self) -> dict[str, Any]:
         """The same under the names that PBM's users know."""

@@ -54,8 +54,14 @@ def canonical(model: Model, raw: Mapping[Any, Any], path: str = "") -> dict[str,
         here = f"{path}.{written}" if path else str(written)
         name, field = _find(model, str(written), here)
         inner = inner_model(field)
+        each = map_model(field)
         if inner is not None and isinstance(value, Mapping):
             value = canonical(inner, value, here)
+        elif each is not None and isinstance(value, Mapping):
+            value = {
+                str(key): canonical(each, one, f"{here}.{key}") if isinstance(one, Mapping) else one
+                for key, one in value.items()
+            }
         alias = field.alias or name
         if alias in result:
             raise ConfigError(f"{here} is given twice")
@@ -88,8 +94,13 @@ def resolve(model: Model, path: str) -> list[str]:
         name, field = _find(model, written, ".".join([*steps, written]))
         steps.append(field.alias or name)
         inner = inner_model(field)
+        each = map_model(field)
         if inner is not None:
             model = inner
+        elif rest and each is not None:
+            key, _, rest = rest.partition(".")
+            steps.append(key)
+            model = each
         elif rest and _is_map(field):
             return [*steps, rest]
         elif rest:
@@ -158,6 +169,9 @@ def _mask(model: Model, shown: dict[str, Any]) -> dict[str, Any]:
             shown[alias] = _mask_secret(shown[alias])
         elif inner is not None and isinstance(shown[alias], dict):
             shown[alias] = _mask(inner, shown[alias])
+        each = map_model(field)
+        if each is not None and isinstance(shown[alias], dict):
+            shown[alias] = {key: _mask(each, one) for key, one in shown[alias].items()}
     return shown
 
 
@@ -178,6 +192,16 @@ def inner_model(field: FieldInfo) -> Model | None:
     for kind in _arguments(field.annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
+    return None
+
+
+def map_model(field: FieldInfo) -> Model | None:
+    """The model that each value of a map holds."""
+    for kind in _arguments(field.annotation):
+        if get_origin(kind) is dict:
+            inner = get_args(kind)[1]
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                return inner
     return None
 
 

@@ -44,6 +44,8 @@ class NodeStatus(Record):
     features: tuple[str, ...] = ()
     pid: int = 0
     storage_error: str | None = None
+    profile_errors: dict[str, str] = Field(default_factory=dict)
+    """What is wrong with the storages of the other profiles, as this agent finds them."""
     storage_settings_version: int | None = None
     """The version of the settings that the storage check was made with."""
     errors: tuple[str, ...] = ()

@@ -71,6 +71,7 @@ class Kind(StrEnum):
     OPLOG_REPLAY = "oplog-replay"
     DELETE_BACKUP = "delete-backup"
     RESYNC = "resync"
+    ADOPT = "adopt"
     UNKNOWN = "unknown"
     """Of a newer version: refused with a reason if nobody else takes it on."""
 

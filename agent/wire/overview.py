@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agent.wire.backups import Backup
@@ -12,7 +12,10 @@ from agent.wire.leases import Lease, slicer_scope
 from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import Kind, Operation, State, whole_progress
 from agent.wire.optime import OpTime
-from agent.wire.settings import Settings, storage_path
+from agent.wire.places import Places
+from agent.wire.profiles import names, storage_of, storage_path
+from agent.wire.repositories import Repositories
+from agent.wire.settings import Settings
 from agent.wire.snapshots import of_backup, of_operation
 from agent.wire.timelines import Gap, Run
 from agent.wire.wording import duration, epoch
@@ -52,11 +55,20 @@ class Overview:
     leases: dict[str, Lease]
     runs: tuple[Run, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    repositories: Repositories = field(default_factory=Repositories)
+    cluster_id: str = ""
+
+    @property
+    def places(self) -> Places:
+        """Where backups and slices lie."""
+        return Places(self.settings, self.repositories)
 
     @property
     def covered(self) -> Coverage:
         """What the archived oplog reaches."""
-        return Coverage(self.runs, self.gaps, self.backups)
+        troubles = self.troubles if self.settings.pitr.enabled else {}
+        return Coverage.of(self.places, self.runs, self.gaps, self.backups, troubles)
 
     def cluster(self) -> list[dict[str, Any]]:
         """Per replica set its nodes, those without an agent as far as they are known."""
@@ -92,13 +104,29 @@ class Overview:
         others = [op for op in known.values() if op.name not in published]
         # A backup that is done and not in the catalogue was deleted.
         others = [op for op in others if op.state is not State.DONE]
-        snapshots = [of_backup(b) for b in self.backups] + [of_operation(op) for op in others]
+        places = self.places
+        snapshots = [of_backup(b, places.profiles_of(b)) for b in self.backups] + [
+            of_operation(op) for op in others
+        ]
         storage = self.settings.storage
         return {
             "type": storage.type if storage is not None else None,
             "path": storage_path(self.settings),
+            "profiles": [self._profile(name) for name in names(self.settings)],
             "snapshot": sorted(snapshots, key=lambda item: str(item["name"]), reverse=True),
             "pitrChunks": self.covered.chunks(),
+        }
+
+    def _profile(self, name: str) -> dict[str, Any]:
+        found = self.places.found(name)
+        owner = found.cluster_id if found is not None else None
+        return {
+            "name": name,
+            "type": storage_of(self.settings, name).type,
+            "path": storage_path(self.settings, name),
+            "repository_id": found.repository_id if found is not None else None,
+            "owner": owner,
+            "foreign": bool(self.cluster_id) and owner not in (None, self.cluster_id),
         }
 
 
@@ -116,6 +144,7 @@ def _node(node: NodeStatus) -> dict[str, Any]:
     errors = list(node.errors)
     if node.storage_error is not None:
         errors.append(f"storage: {node.storage_error}")
+    errors += [f"storage {name}: {why}" for name, why in sorted(node.profile_errors.items())]
     if not node.is_live:
         errors.insert(0, f"no heartbeat for {duration(node.age_s)}")
     return {

@@ -33,7 +33,6 @@ __all__ = [
     "load_yaml",
     "masked",
     "set_key",
-    "storage_path",
     "unset_key",
 ]
 
@@ -136,6 +135,8 @@ class Settings(Section):
     pitr: PitrSettings = PitrSettings()
     backup: BackupSettings = BackupSettings()
     restore: RestoreSettings = RestoreSettings()
+    profiles: dict[str, StorageSettings] = Field(default_factory=dict)
+    """Storages beside `storage`, which is the profile `main`; changed with `ctl profile`."""
 
     @field_validator("pitr", "backup", "restore", mode="before")
     @classmethod
@@ -187,16 +188,3 @@ def dump_yaml(settings: Settings, *, defaults: bool = False) -> str:
     """The masked settings as YAML."""
     shown = masked(settings, defaults=defaults)
     return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True) if shown else ""
-
-
-def storage_path(settings: Settings) -> str:
-    """Where the repository is, as the agents say it: `file:///backups`, `s3://bucket/prefix`."""
-    if settings.storage is None:
-        return ""
-    shown: dict[str, Any] = masked(settings)["storage"]
-    section = shown.get(settings.storage.type) or {}
-    if "path" in section:
-        return f"file://{section['path']}"
-    place = section.get("bucket") or section.get("container") or ""
-    prefix = str(section.get("prefix") or "").strip("/")
-    return f"{settings.storage.type}://{place}" + (f"/{prefix}" if prefix else "")

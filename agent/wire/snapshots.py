@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent.wire.backups import Backup
 from agent.wire.operations import Operation
+from agent.wire.specs import BackupSpec
 
 Snapshot = dict[str, Any]
 
 
-def of_backup(backup: Backup) -> Snapshot:
-    """A published one."""
+def of_backup(backup: Backup, profiles: Sequence[str] | None = None) -> Snapshot:
+    """A published one, and the profiles that lead to it now."""
+    if profiles is None:
+        profiles = [copy.profile for copy in backup.places]
     return {
         "name": backup.id,
         "status": "done",
         "type": backup.type,
-        "profile": backup.profile,
+        "profile": profiles[0] if profiles else None,
+        "profiles": list(profiles),
+        "available": bool(profiles),
+        "repository_id": backup.repository_id,
         "selective": backup.is_selective,
         "base": True,
         "restoreTo": backup.last_write.T,
@@ -38,7 +45,10 @@ def of_operation(operation: Operation) -> Snapshot:
         "name": operation.name,
         "status": operation.state.value,
         "type": spec.get("type", "logical"),
-        "profile": spec.get("profile", "main"),
+        "profile": BackupSpec.from_document(spec).targets[0],
+        "profiles": list(BackupSpec.from_document(spec).targets),
+        "available": False,
+        "repository_id": None,
         "selective": bool(spec.get("ns") or spec.get("exclude_ns")),
         "base": False,
         "restoreTo": None,

@@ -21,7 +21,14 @@ class BackupSpec(Record):
     compression_level: int | None = None
     num_parallel_collections: int | None = None
     profile: str = "main"
+    profiles: tuple[str, ...] | None = None
+    """Several storages, each of which gets a copy; wins over `profile`."""
     hold: str | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The profiles that it is written to, each once."""
+        return tuple(dict.fromkeys(self.profiles or (self.profile,)))
 
     @property
     def is_selective(self) -> bool:
@@ -44,6 +51,8 @@ class RestoreSpec(Record):
     num_parallel_collections: int | None = None
     num_insertion_workers: int | None = None
     index_commit_quorum: str | int | None = None
+    profile: str | None = None
+    """Where to take the backup from; without it from any storage that has it and answers."""
     dry_run: bool = False
 
     @property
@@ -64,9 +73,20 @@ class DeleteBackupSpec(Record):
     """`ctl delete-backup`: the names that the client chose and showed."""
 
     names: tuple[str, ...]
+    profile: str | None = None
+    """Only the copies there; without it all of them."""
 
 
 class ResyncSpec(Record):
-    """`ctl config --force-resync`."""
+    """`ctl config --force-resync`, `ctl profile sync`."""
 
     include_restores: bool = False
+    profiles: tuple[str, ...] = ("main",)
+
+
+class AdoptSpec(Record):
+    """`ctl storage adopt`. `owner` is the cluster that the client showed: another one that has
+    adopted the repository meanwhile is not overridden."""
+
+    profile: str = "main"
+    owner: str | None = None

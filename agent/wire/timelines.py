@@ -39,6 +39,8 @@ class Run(Record):
     """`<replset>/<start key>/<epoch>`."""
     schema_version: int = SCHEMA_VERSION
     replset: str
+    repository_id: str | None = None
+    """Where its slices lie; None in what an older version noted."""
     start: OpTime
     end: OpTime
     """End of the last stored slice; equals `start` before the first."""
@@ -56,6 +58,10 @@ class Run(Record):
     error: str | None = None
     """Why slicing does not get on now."""
     updated_at: datetime | None = None
+
+    def is_in(self, repository_id: str | None) -> bool:
+        """Whether its slices lie in this repository, as far as is known."""
+        return None in (self.repository_id, repository_id) or self.repository_id == repository_id
 
     @property
     def span(self) -> Span:

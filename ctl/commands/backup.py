@@ -9,8 +9,10 @@ import click
 from agent.errors import Refused
 from agent.wire.namespaces import check_patterns
 from agent.wire.operations import Kind, Operation
-from agent.wire.settings import Compression, storage_path, stored_compression
+from agent.wire.profiles import MAIN, in_words, storage_path
+from agent.wire.settings import Compression, stored_compression
 from agent.wire.specs import BackupSpec
+from ctl.exit_codes import OperationFailed
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_backup
 from ctl.options import global_options, selection_options, wait_options
@@ -31,7 +33,9 @@ COMPRESSIONS: Final = ("zstd", "none", "gzip", "pgzip", "snappy", "lz4", "s2")
 @click.option("--compression", type=click.Choice(COMPRESSIONS), help="All mean zstd but none.")
 @click.option("--compression-level", type=int, metavar="N", help="1 (fast) to 19 (small).")
 @click.option("--num-parallel-collections", type=click.IntRange(1), metavar="N")
-@click.option("--profile", multiple=True, metavar="P", help="Storage profile.  [default: main]")
+@click.option(
+    "--profile", multiple=True, metavar="P", help="Storage profile; repeat.  [default: main]"
+)
 @click.option("--queue", is_flag=True, help="Wait in line if another operation is in progress.")
 @click.option("--hold", metavar="TEXT", help="Keep it from being deleted, for this reason.")
 @wait_options
@@ -47,12 +51,13 @@ def command(
     spec = build_spec(**flags)
 
     async def run(session: Session) -> Result:
-        settings = await require_storage(session, spec.profile)
+        for target in spec.targets:
+            settings = await require_storage(session, target)
         operation = await submit(session, Kind.BACKUP, spec, queue=queue)
         if not wait and wait_time is None:
             return Result(brief(operation), brief_text(operation))
         done = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
-        return await finished(session, done, storage_path(settings))
+        return await finished(session, done, storage_path(settings, spec.targets[0]))
 
     invocation.perform(run)
 
@@ -74,11 +79,6 @@ def build_spec(
         raise Refused(
             f"backups of type {type_} are not supported", hint="take a logical one (the default)"
         )
-    if len(profile) > 1:
-        raise Refused(
-            "a backup into several profiles at once is not supported",
-            hint="take one after another, with --queue",
-        )
     ns = () if "*.*" in ns else ns
     check_patterns(ns)
     check_patterns(exclude_ns)
@@ -89,7 +89,8 @@ def build_spec(
         compression=stored_compression(compression) if compression else None,
         compression_level=compression_level,
         num_parallel_collections=num_parallel_collections,
-        profile=profile[0] if profile else "main",
+        profile=profile[0] if profile else MAIN,
+        profiles=profile if len(set(profile)) > 1 else None,
         hold=hold,
     )
 
@@ -100,13 +101,15 @@ async def finished(session: Session, operation: Operation, path: str) -> Result:
     known = {**operation.result, **(backup.to_result() if backup is not None else {})}
     data = {
         **brief(operation),
-        "profile": known.get("profile", "main"),
+        "profile": known.get("profile", MAIN),
         "storage_path": known.get("storage_path", path),
         "first_write": known.get("first_write"),
         "last_write": known.get("last_write"),
         "size": known.get("size"),
         "size_uncompressed": known.get("size_uncompressed"),
     }
+    if len(known.get("copies", ())) > 1:
+        data["copies"] = known["copies"]
     words = f"Backup {operation.name} done"
     if operation.finished_at is not None:
         took = (operation.finished_at - operation.requested_at).total_seconds()
@@ -116,4 +119,19 @@ async def finished(session: Session, operation: Operation, path: str) -> Result:
             f": {size(backup.size_bytes)} ({size(backup.size_uncompressed_bytes)} uncompressed)"
             f" in {known.get('storage_path', path)}\nConsistent at {optime(backup.last_write)}"
         )
-    return Result(data, words)
+    return Result(data, words, lost_copies(operation))
+
+
+def lost_copies(operation: Operation) -> OperationFailed | None:
+    """What to say of a backup that is done, but not on all the storages that were asked for."""
+    copies = operation.result.get("copies", [])
+    lost = [copy for copy in copies if copy["status"] == "failed"]
+    if not lost:
+        return None
+    made = in_words(copy["profile"] for copy in copies if copy["status"] == "done")
+    why = "; ".join(f"{copy['profile']}: {copy['error']}" for copy in lost)
+    return OperationFailed(
+        f"the backup {operation.name} is complete on {made}, but not on {why}",
+        hint=next((copy["hint"] for copy in lost if copy.get("hint")), "")
+        or "see to the storage, and take another backup there",
+    )

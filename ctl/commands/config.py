@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from agent.errors import ConfigError
 from agent.wire.operations import Kind
 from agent.wire.settings import Settings, get_key, load_yaml, masked
 from agent.wire.specs import ResyncSpec
@@ -70,10 +71,22 @@ def _choose(
         return _check
     if file is not None:
         settings = load_yaml(file.read(), getattr(file, "name", "the file"))
-        return lambda session: _change(session, lambda _: settings)
+        if settings.profiles:
+            raise ConfigError(
+                "the file has profiles, which are no part of it",
+                hint="'ctl profile add NAME FILE' adds one",
+            )
+        return lambda session: _change(session, lambda before: _with_profiles(settings, before))
     if changes:
         return lambda session: _change(session, edit_keys(assignments, removals))
     return lambda session: _show(session, key)
+
+
+def _with_profiles(settings: Settings, before: Settings) -> Settings:
+    """A file replaces all settings; profiles have a command of their own and stay."""
+    if not before.profiles:
+        return settings
+    return settings.model_copy(update={"profiles": before.profiles})
 
 
 async def _show(session: Session, key: str | None) -> Result:
@@ -114,6 +127,7 @@ async def _resync(
 
 def _settings_result(settings: Settings) -> Result:
     shown = masked(settings)
+    shown.pop("profiles", None)  # 'ctl profile' shows them
     return Result(shown, _scalar(shown) if shown else "nothing is set; 'ctl config --file FILE'")
 
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Group
 
-from agent.errors import Refused
+from agent.errors import NotFound, Refused
 from agent.wire.operations import Kind
+from agent.wire.places import Places
+from agent.wire.profiles import storage_of
 from agent.wire.specs import DeleteBackupSpec
 from ctl.follow import headline
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import require_backup
 from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_option
+from ctl.places import read_places
 from ctl.render import moment, size, table
 from ctl.submission import carry_out, submit
 
@@ -60,16 +63,27 @@ def command(
     """Delete the backup NAME, or with --older-than those whose last write is before a time."""
     if (name is None) == (older_than is None):
         raise click.UsageError("give either the NAME of a backup or --older-than")
-    if name is not None and (type_ or profile):
-        raise click.UsageError("--type and --profile go with --older-than only")
+    if name is not None and type_:
+        raise click.UsageError("--type goes with --older-than only")
 
     async def run(session: Session) -> Result:
+        places = await read_places(session)
+        if profile is not None:
+            storage_of(places.settings, profile)
         if name is not None:
-            choice = choose_one(await require_backup(session, name))
+            found = await require_backup(session, name)
+            if profile is not None and profile not in places.profiles_of(found):
+                raise NotFound(f"the backup {name} is not on {profile}")
+            choice = choose_one(found)
         else:
             cutoff = await _cutoff(session, older_than)
-            choice = choose(await session.catalog.backups(), cutoff, type_, profile)
-        return await _delete(session, choice, **flags)
+            known = [
+                backup
+                for backup in await session.catalog.backups()
+                if profile is None or profile in places.profiles_of(backup)
+            ]
+            choice = choose(known, cutoff, type_, places)
+        return await _delete(session, choice, profile, **flags)
 
     invocation.perform(run)
 
@@ -82,18 +96,20 @@ def choose_one(backup: Backup) -> Choice:
 
 
 def choose(
-    backups: Sequence[Backup], cutoff: datetime, type_: str | None, profile: str | None
+    backups: Sequence[Backup], cutoff: datetime, type_: str | None, places: Places
 ) -> Choice:
-    """What is older than a time, less what is held."""
+    """What is older than a time, less what is held and what no profile leads to."""
     going: list[Backup] = []
     kept: list[tuple[Backup, str]] = []
     for backup in backups:
-        if not _is_of(backup, type_) or profile not in (None, backup.profile):
+        if not _is_of(backup, type_):
             continue
         if backup.last_write.wall() >= cutoff:
             kept.append((backup, f"not older than {moment(cutoff)}"))
         elif backup.hold is not None:
             kept.append((backup, f"held: {backup.hold}"))
+        elif not places.is_within_reach(backup):
+            kept.append((backup, "out of reach: no profile leads to its repository"))
         else:
             going.append(backup)
     return Choice(tuple(going), tuple(kept))
@@ -115,6 +131,7 @@ async def _cutoff(session: Session, older_than: datetime | timedelta | None) -> 
 async def _delete(
     session: Session,
     choice: Choice,
+    profile: str | None,
     *,
     dry_run: bool,
     yes: bool,
@@ -128,12 +145,13 @@ async def _delete(
     }
     if not choice.going:
         return Result(data, Group("Nothing to delete", *_kept(choice)))
-    view = Group("These backups will be deleted:", _going(choice), *_kept(choice))
+    where = "" if profile is None else f" from {profile} only"
+    view = Group(f"These backups will be deleted{where}:", _going(choice), *_kept(choice))
     if dry_run:
         return Result(data, view)
     if not session.output.confirm(view, "Delete them?", yes=yes):
         return Result({**data, "deleted": [], "status": "declined"}, "nothing was deleted")
-    spec = DeleteBackupSpec(names=tuple(backup.id for backup in choice.going))
+    spec = DeleteBackupSpec(names=tuple(backup.id for backup in choice.going), profile=profile)
     operation = await submit(session, Kind.DELETE_BACKUP, spec)
     operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
     data |= {"op_id": operation.id, "status": operation.state.value}

@@ -10,6 +10,7 @@ from agent.wire.operations import Kind, Operation
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_backup, unknown
 from ctl.options import global_options
+from ctl.places import read_places
 from ctl.render import as_yaml, moment, size
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def command(invocation: Invocation, name: str, with_collections: bool) -> None:
         if backup is None and operation is None:
             raise unknown("backup", name, [known.id for known in await session.catalog.backups()])
         described = describe(name, backup, operation, with_collections)
+        if backup is not None:
+            described["profiles"] = (await read_places(session)).profiles_of(backup)
         return Result(described, as_yaml(described))
 
     invocation.perform(run)
@@ -48,6 +51,8 @@ def describe(
     elif operation is not None:
         known |= {"type": operation.spec.get("type", "logical"), "spec": operation.spec}
     if operation is not None:
+        if operation.result.get("copies"):
+            known["copies"] = operation.result["copies"]
         known |= {
             "requested_at": moment(operation.requested_at),
             "requested_by": operation.requested_by,

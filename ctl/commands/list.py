@@ -8,10 +8,13 @@ import click
 
 from agent.wire.coverage import Coverage
 from agent.wire.operations import Kind, Operation
+from agent.wire.places import Places
+from agent.wire.profiles import storage_of
 from ctl.coverage import lines
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_restores
 from ctl.options import global_options, remapping_option
+from ctl.places import read_places
 from ctl.render import epoch, moment, state, table, title
 from ctl.snapshots import of_backup, shortened, snapshot_table
 
@@ -47,24 +50,25 @@ def command(
     async def run(session: Session) -> Result:
         if restore:
             return _restores(await find_restores(session), size)
-        settings, _ = await session.settings.read()
+        places = await read_places(session)
+        if profile is not None:
+            storage_of(places.settings, profile)
         backups = await session.catalog.backups()
-        chosen = [b for b in backups if profile in (None, b.profile)]
+        chosen = [b for b in backups if profile is None or profile in places.profiles_of(b)]
         chosen = sorted(chosen, key=lambda b: b.last_write)[-size:]
-        covered = Coverage(
-            tuple(await session.runs.runs()), tuple(await session.runs.gaps()), tuple(backups)
-        )
-        return _backups(chosen, settings.pitr.enabled, covered, full=full, unbacked=unbacked)
+        covered = Coverage.of(places, await session.runs.runs(), await session.runs.gaps(), backups)
+        return _backups(chosen, places, covered, full=full, unbacked=unbacked)
 
     invocation.perform(run)
 
 
 def _backups(
-    backups: list[Backup], is_pitr_on: bool, covered: Coverage, *, full: bool, unbacked: bool
+    backups: list[Backup], places: Places, covered: Coverage, *, full: bool, unbacked: bool
 ) -> Result:
     from rich.console import Group
 
-    snapshots = [of_backup(backup) for backup in backups]
+    is_pitr_on = places.settings.pitr.enabled
+    snapshots = [of_backup(backup, places.profiles_of(backup)) for backup in backups]
     if full:
         for snapshot, backup in zip(snapshots, backups, strict=True):
             snapshot["replsets"] = [part.replset for part in backup.replsets]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--time", "time_", metavar="T", help="To this moment: 2026-01-02T03:04:05 or T,I.")
 @click.option("--base-snapshot", metavar="NAME", help="With --time: begin from this backup.")
 @selection_options
+@click.option("--profile", metavar="P", help="Take the backup from this storage profile.")
 @click.option("--ns-from", metavar="DB.COLL", help="With --ns-to: restore this collection…")
 @click.option("--ns-to", metavar="DB.COLL", help="…under this name.")
 @remapping_option

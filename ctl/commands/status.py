@@ -121,11 +121,19 @@ def _running(operations: list[dict[str, Any]]) -> list[RenderableType]:
 def _backups(section: dict[str, Any], overview: Overview) -> list[RenderableType]:
     if section["type"] is None:
         return ["  no storage is configured; 'ctl config --file FILE' does it"]
-    place = f"  {section['type']} {section['path']}"
+    lines: list[RenderableType] = [f"  {section['type']} {section['path']}"]
+    lines += [f"  {p['name']}: {p['type']} {p['path']}" for p in section["profiles"][1:]]
+    lines += [
+        f"  The repository of {p['name']} belongs to another cluster ({p['owner']}): this one may"
+        " restore from it; 'ctl storage adopt' takes it over"
+        for p in section["profiles"]
+        if p["foreign"]
+    ]
     if not section["snapshot"]:
-        return [place, "  none"]
-    newest = max(overview.backups, key=lambda b: b.last_write, default=None)
-    lines: list[RenderableType] = [place, snapshot_table(section["snapshot"], overview.backups)]
+        return [*lines, "  none"]
+    within = [b for b in overview.backups if overview.places.is_within_reach(b)]
+    newest = max(within, key=lambda b: b.last_write, default=None)
+    lines.append(snapshot_table(section["snapshot"], overview.backups))
     if newest is not None:
         lines.append(f"  Newest restorable time: {moment(newest.last_write.wall())}")
     return lines

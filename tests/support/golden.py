@@ -35,7 +35,7 @@ from agent.storage.base import Storage, put_bytes
 from agent.storage.filesystem import FilesystemStorage
 from agent.wire.operations import Kind, Operation, Part
 from agent.wire.optime import OpTime
-from agent.wire.settings import Settings
+from agent.wire.settings import Settings, StorageSettings
 from tests.support.documents import read_raw
 from tests.support.faulty_storage import FaultyStorage
 from tests.support.mongod import ReplicaSet, SetOptions
@@ -71,6 +71,7 @@ class Running:
             budget_bytes=256 << 20,
             open_storage=self._open_storage,
             catalog=SimpleNamespace(publish_backup=self._publish),
+            repositories=SimpleNamespace(note=self._note),
         )
 
     async def run(self, epoch: int = 1) -> None:
@@ -84,7 +85,7 @@ class Running:
     def _context(self, epoch: int, replset: str = "") -> Any:
         return SimpleNamespace(
             services=self._services,
-            settings=Settings(),
+            settings=Settings(storage=StorageSettings(type="memory")),
             operation=self.operation,
             replset=replset,
             lease=SimpleNamespace(epoch=epoch, check=lambda: None),
@@ -102,6 +103,9 @@ class Running:
 
     async def _publish(self, backup: Any) -> None:
         self.published.append(backup)
+
+    async def _note(self, found: Any) -> None:
+        """Nobody asks."""
 
     async def _refresh(self) -> Operation:
         return self.operation

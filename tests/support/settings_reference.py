@@ -218,6 +218,8 @@ def _name(kind: Any) -> str:
         return ", ".join(f"`{word}`" for word in get_args(kind) if word != "memory")
     if get_origin(kind) is dict:
         return "anything" if get_args(kind)[1] is Any else f"map of {_name(get_args(kind)[1])}"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "section"
     plain: Mapping[Any, str] = {
         str: "text",
         Path: "path",

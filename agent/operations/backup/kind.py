@@ -1,7 +1,7 @@
 """`ctl backup`: one snapshot a replica set, one `last_write` for all, published at the end.
 
-The lead checks the storage, waits until every part has read all, chooses `last_write`, and when all
-parts have archived up to it proves that every object is there and writes `backup.json` (I1).
+The lead checks the storages, waits until every part has read all, chooses `last_write`, and when
+all parts have archived up to it proves that every object is there and writes `backup.json` (I1).
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from agent.operations.backup.snapshot import (
     SnapshotOptions,
     SnapshotOutcome,
 )
+from agent.operations.backup.targets import LOST, for_each, losses_of, open_targets
 from agent.operations.balancing import keep_still, let_go
 from agent.operations.context import LeadContext, PartContext
-from agent.operations.repository import claim
+from agent.operations.copies import opened
+from agent.operations.repository import claimed
 from agent.storage.base import Storage, get_bytes, put_bytes
 from agent.version import VERSION
-from agent.wire.backups import Backup, ReplsetPart
+from agent.wire.backups import Backup, Copy, ReplsetPart
 from agent.wire.namespaces import Selection, check_patterns
 from agent.wire.operations import Kind, Operation
 from agent.wire.optime import OpTime
+from agent.wire.profiles import storage_of
 from agent.wire.specs import BackupSpec
 
 LISTED_COLLECTIONS: Final = 5000
@@ -52,17 +55,19 @@ class BackupKind:
         """The storage must answer and be ours; every replica set gets a part."""
         spec = BackupSpec.from_document(operation.spec)
         check_patterns(spec.ns + spec.exclude_ns)
-        storage = await lead.services.open_storage(lead.settings, spec.profile)
-        try:
-            await claim(storage, lead.services.cluster_id)
-            try:
-                await storage.stat(backup_key(operation.name))
-            except ObjectNotFound:
-                pass
-            else:
-                raise ConfigError(f"a backup named {operation.name} exists at {storage.address}")
-        finally:
-            await storage.aclose()
+        for profile in spec.targets:
+            storage_of(lead.settings, profile)
+
+        async def check(profile: str) -> None:
+            async with opened(lead.services, lead.settings, profile) as storage:
+                await claimed(lead.services, lead.settings, profile, storage)
+                await _check_name(storage, operation.name)
+
+        _, lost = await for_each(spec.targets, check)
+        if lost:
+            await lead.services.operations.merge_result(
+                operation.id, lead.lease.epoch, {LOST: lost}
+            )
         await check_cluster(lead, ())
         await keep_still(
             lead.services, operation.id, within_s=lead.settings.backup.timeouts.balancer_stop
@@ -77,7 +82,7 @@ class BackupKind:
     async def work(self, part: PartContext) -> dict[str, Any]:
         """Snapshot this replica set and write its manifest."""
         spec = BackupSpec.from_document(part.operation.spec)
-        storage = await part.services.open_storage(part.settings, spec.profile)
+        storage = await open_targets(part, spec)
         try:
             snapshot = Snapshot(
                 part.services.node,
@@ -96,23 +101,60 @@ class BackupKind:
             await storage.aclose()
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
-        """Prove that everything is there, then publish."""
+        """Prove that everything is there, then publish, on each storage; then for all to see."""
         spec = BackupSpec.from_document(operation.spec)
-        storage = await lead.services.open_storage(lead.settings, spec.profile)
-        try:
-            marker = await claim(storage, lead.services.cluster_id)
-            backup = _assembled(lead, operation, spec, marker.repository_id)
-            for replset in backup.replsets:
-                await _prove_stored(storage, replset, backup.last_write)
-            lead.lease.check()
-            await fault_point("backup.before_publish")
-            await _publish(storage, backup)
-            await fault_point("backup.published")
-            await lead.services.catalog.publish_backup(backup)
-            await _forget_journals(storage, backup)
-            return {**backup.to_result(), "storage_path": storage.address}
-        finally:
-            await storage.aclose()
+        services, lost = lead.services, losses_of(operation)
+        published: dict[str, Backup] = {}
+        addresses: dict[str, str] = {}
+
+        async def publish(profile: str) -> None:
+            async with opened(services, lead.settings, profile) as storage:
+                marker = await claimed(services, lead.settings, profile, storage)
+                backup = _assembled(lead, operation, spec, profile, marker.repository_id)
+                for replset in backup.replsets:
+                    await _prove_stored(storage, replset, backup.last_write)
+                lead.lease.check()
+                await fault_point("backup.before_publish")
+                await _publish(storage, backup)
+                published[profile], addresses[profile] = backup, storage.address
+
+        _, late = await for_each([p for p in spec.targets if p not in lost], publish)
+        lost |= late
+        await fault_point("backup.published")
+        backup = _catalogued(list(published.values()))
+        await services.catalog.publish_backup(backup)
+        for profile in published:
+            async with opened(services, lead.settings, profile) as storage:
+                await _forget_journals(storage, backup)
+        copies: list[dict[str, Any]] = [
+            {"profile": profile, "status": "done", "storage_path": addresses[profile]}
+            for profile in published
+        ]
+        copies += [
+            {"profile": profile, "status": "failed", "error": why["message"], "hint": why["hint"]}
+            for profile, why in lost.items()
+        ]
+        first = next(iter(addresses.values()))
+        return {**backup.to_result(), "storage_path": first, "copies": copies, LOST: lost}
+
+
+async def _check_name(storage: Storage, name: str) -> None:
+    try:
+        await storage.stat(backup_key(name))
+    except ObjectNotFound:
+        return
+    raise ConfigError(f"a backup named {name} exists at {storage.address}")
+
+
+def _catalogued(published: list[Backup]) -> Backup:
+    """One backup in all its repositories; two profiles may lead to one of them."""
+    found = {backup.repository_id: backup.profile for backup in reversed(published)}
+    copies = tuple(
+        Copy(profile=backup.profile, repository_id=backup.repository_id)
+        for backup in published
+        if found[backup.repository_id] == backup.profile
+    )
+    return published[0] if len(copies) == 1 else published[0].model_copy(update={"copies": copies})
 
 
 def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
@@ -205,7 +247,7 @@ def _listed(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _assembled(
-    lead: LeadContext, operation: Operation, spec: BackupSpec, repository_id: str
+    lead: LeadContext, operation: Operation, spec: BackupSpec, profile: str, repository_id: str
 ) -> Backup:
     """The backup document: a function of the operation alone, so that two leads write the same."""
     shares = [ReplsetPart.from_document(part.result["share"]) for part in operation.parts]
@@ -213,7 +255,7 @@ def _assembled(
     return Backup(
         id=operation.name,
         op_id=operation.id,
-        profile=spec.profile,
+        profile=profile,
         format_version=FORMAT_VERSION,
         repository_id=repository_id,
         cluster_id=lead.services.cluster_id,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
 
 from agent.archive.manifest import SliceRef
 from agent.errors import ConfigError
 from agent.operations.context import LeadContext, PartContext, Services
+from agent.operations.copies import known_backup, opened, profile_of
 from agent.operations.restore.catalogue import base_catalogue
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.plan import (
@@ -26,11 +30,15 @@ from agent.operations.restore.preflight import (
 from agent.operations.restore.selecting import resolve, scope_of
 from agent.operations.restore.work import RestoreWork
 from agent.storage.base import Storage
+from agent.storage.routed import Routed
 from agent.wire.operations import Kind, Operation, State
 from agent.wire.optime import OpTime
+from agent.wire.profiles import MAIN
+from agent.wire.settings import Settings
 from agent.wire.specs import RestoreSpec
 
-PROFILE = "main"
+PROFILE: Final = "profile"
+"""Field of the result: where the backup is taken from, chosen once."""
 LOAD_BYTES_A_S = 20 << 20
 OPERATIONS_A_S = 20_000
 
@@ -43,15 +51,15 @@ class RestoreKind:
     async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
         """The backup exists, its replica sets have a place here, and the names are in it."""
         spec = RestoreSpec.from_document(operation.spec)
-        storage = await lead.services.open_storage(lead.settings, PROFILE)
-        try:
-            plans = await make_plans(lead.services, storage, spec, [lead.services.node.replset])
+        services, settings = lead.services, lead.settings
+        profile = await _profile(services, settings, spec)
+        async with sources(services, settings, profile, spec) as found:
+            plans = await make_plans(services, found, spec, [services.node.replset])
             for plan in plans.values():
                 check_slices(plan)
                 check_commands(plan.slices)
-                await resolve(storage, plan, scope_of(spec, plan.backup))
-        finally:
-            await storage.aclose()
+                await resolve(found.base, plan, scope_of(spec, plan.backup))
+        await services.operations.merge_result(operation.id, lead.lease.epoch, {PROFILE: profile})
         return [] if spec.dry_run else sorted(plans)
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
@@ -60,18 +68,18 @@ class RestoreKind:
     async def work(self, part: PartContext) -> dict[str, Any]:
         """Restore this replica set, or go on where another worker stopped."""
         spec = RestoreSpec.from_document(part.operation.spec)
-        storage = await part.services.open_storage(part.settings, PROFILE)
-        try:
-            plans = await make_plans(part.services, storage, spec, [part.replset])
-            return await RestoreWork(part, storage, spec, plans[part.replset]).run()
-        finally:
-            await storage.aclose()
+        profile = part.operation.result.get(PROFILE, MAIN)
+        async with sources(part.services, part.settings, profile, spec) as found:
+            plans = await make_plans(part.services, found, spec, [part.replset])
+            plan = plans[part.replset]
+            return await RestoreWork(part, found.of(plan), spec, plan).run()
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """Record the restore; or answer the plan that a dry run is for."""
         spec = RestoreSpec.from_document(operation.spec)
         if spec.dry_run:
-            return {"backup": spec.backup, "plan": await self._describe(lead, spec)}
+            profile = operation.result.get(PROFILE, MAIN)
+            return {"backup": spec.backup, "plan": await self._describe(lead, spec, profile)}
         until = operation.parts[0].result["restored_to"]
         await lead.services.catalog.save_restore(
             {
@@ -85,35 +93,78 @@ class RestoreKind:
         )
         return {"backup": spec.backup, "restored_to": until}
 
-    async def _describe(self, lead: LeadContext, spec: RestoreSpec) -> dict[str, Any]:
-        storage = await lead.services.open_storage(lead.settings, PROFILE)
-        try:
-            plans = await make_plans(lead.services, storage, spec, [lead.services.node.replset])
+    async def _describe(self, lead: LeadContext, spec: RestoreSpec, profile: str) -> dict[str, Any]:
+        async with sources(lead.services, lead.settings, profile, spec) as found:
+            plans = await make_plans(lead.services, found, spec, [lead.services.node.replset])
             return {
                 "backup": spec.backup,
+                "profile": profile,
                 "replsets": [
-                    await describe(storage, spec, target, plan) for target, plan in plans.items()
+                    await describe(found.of(plan), spec, target, plan)
+                    for target, plan in plans.items()
                 ],
             }
-        finally:
-            await storage.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a restore reads: the storage of the backup, and that of the slices after it."""
+
+    base: Storage
+    slices: Storage | None
+    """`main`, where a later moment than the backup's own is wanted."""
+
+    def of(self, plan: Plan) -> Storage:
+        """Both as one, for what this plan needs."""
+        if self.slices is None or self.slices is self.base:
+            return self.base
+        own = {item.key for item in plan.manifest.slices}
+        return Routed(
+            self.base, self.slices, (item.key for item in plan.slices if item.key not in own)
+        )
+
+
+@asynccontextmanager
+async def sources(
+    services: Services, settings: Settings, profile: str, spec: RestoreSpec
+) -> AsyncIterator[Sources]:
+    """The storages that a restore needs, closed at the end. `main` is not asked for anything where
+    the backup lies elsewhere and is wanted as it is."""
+    async with opened(services, settings, profile) as base:
+        if spec.time is None or profile == MAIN:
+            yield Sources(base, base)
+            return
+        async with opened(services, settings, MAIN) as main:
+            yield Sources(base, main)
+
+
+async def _profile(services: Services, settings: Settings, spec: RestoreSpec) -> str:
+    """Where the backup is taken from. One that the catalogue does not know is looked for by name
+    in the repository of the profile asked for, else in `main`."""
+    backup = await known_backup(services, spec.backup)
+    if backup is None:
+        return spec.profile or MAIN
+    return await profile_of(services, settings, backup, spec.profile)
 
 
 async def make_plans(
-    services: Services, storage: Storage, spec: RestoreSpec, targets: list[str]
+    services: Services, found: Sources, spec: RestoreSpec, targets: list[str]
 ) -> dict[str, Plan]:
     """What goes to each replica set. Raises `Refused`, `ConfigError`, `IntegrityError`."""
-    backup = await read_backup(storage, spec.backup)
+    backup = await read_backup(found.base, spec.backup)
     if backup.type != "logical":
         raise ConfigError(f"the backup {backup.id} is {backup.type}, not logical")
     plans: dict[str, Plan] = {}
     for target, share in assign(backup, targets, spec.replset_remapping).items():
-        manifest = await read_manifest(storage, share)
+        manifest = await read_manifest(found.base, share)
         further: tuple[SliceRef, ...] = ()
         idle_until: OpTime | None = None
         if spec.time is not None and spec.time > manifest.last_write:
             further = await further_slices(
-                storage, share.replset, since=manifest.last_write, until=spec.time
+                found.slices or found.base,
+                share.replset,
+                since=manifest.last_write,
+                until=spec.time,
             )
             reached = further[-1].end if further else manifest.last_write
             if backup.cluster_id == services.cluster_id:

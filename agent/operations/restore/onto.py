@@ -38,10 +38,10 @@ from agent.replay.scope import Scope
 from agent.storage.base import Storage
 from agent.wire.namespaces import Selection, is_archived
 from agent.wire.operations import Kind, Operation
+from agent.wire.profiles import MAIN
 from agent.wire.record import Record
 from agent.wire.specs import OplogReplaySpec
 
-PROFILE: Final = "main"
 _SCOPE: Final = Scope(Selection(users_and_roles=False))
 
 
@@ -64,7 +64,7 @@ class OplogReplayKind:
         if spec.start >= spec.end:
             raise ConfigError(f"the span from {spec.start} to {spec.end} is empty")
         target = lead.services.node.replset
-        storage = await lead.services.open_storage(lead.settings, PROFILE)
+        storage = await lead.services.open_storage(lead.settings, MAIN)
         try:
             slices = await _slices(storage, spec, target)
         finally:
@@ -79,7 +79,7 @@ class OplogReplayKind:
     async def work(self, part: PartContext) -> dict[str, Any]:
         """Replay onto this replica set, or go on where another worker stopped."""
         spec = OplogReplaySpec.from_document(part.operation.spec)
-        storage = await part.services.open_storage(part.settings, PROFILE)
+        storage = await part.services.open_storage(part.settings, MAIN)
         try:
             return await _Work(part, storage, spec).run()
         finally:

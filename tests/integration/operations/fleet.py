@@ -27,6 +27,7 @@ from agent.store.connection import Control, open_control
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
+from agent.store.repositories import RepositoryStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
@@ -164,6 +165,7 @@ class FleetAgent:
             settings=cast(SettingsStore, severable(SettingsStore(control))),
             cluster=ClusterView(control),
             balancer=Balancer(control),
+            repositories=RepositoryStore(control),
             open_storage=cast(Any, None),
             clock=SystemClock(),
             budget_bytes=1 << 20,

@@ -41,7 +41,9 @@ class Following:
         self.checks = 0
         self.problem: Exception | None = None
 
-    async def check(self, settings: Settings) -> None:
+    async def check(self, settings: Settings, profile: str) -> None:
+        if profile != "main":
+            raise StorageFull(f"{profile} is full")
         self.checks += 1
         if self.problem is not None:
             raise self.problem

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.wire.operations import Kind, State
-from agent.wire.settings import Settings
+from agent.wire.profiles import with_profile
+from agent.wire.settings import Settings, load_yaml
 from tests.unit.ctl.world import Ctl, node, operation
 
 
@@ -58,8 +59,12 @@ def test_unsupported_types_are_one_clear_refusal(ctl: Ctl, kind: str) -> None:
     )
 
 
-def test_several_profiles_are_refused(ctl: Ctl) -> None:
-    assert ctl("backup", "--profile", "main", "--profile", "other").code == 3
+def test_a_backup_goes_to_several_profiles(ctl: Ctl) -> None:
+    other = load_yaml("storage: {type: filesystem, filesystem: {path: /other}}").storage
+    assert other is not None
+    ctl.world.settings = with_profile(ctl.world.settings, "other", other)
+    assert ctl("backup", "--profile", "main", "--profile", "other").code == 0
+    assert ctl.world.operations[-1].spec["profiles"] == ("main", "other")
 
 
 def test_an_unknown_profile_is_not_found(ctl: Ctl) -> None:

@@ -18,6 +18,7 @@ from agent.wire.leases import Lease
 from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import ErrorRecord, Kind, Operation, Part, Progress, State
 from agent.wire.optime import OpTime
+from agent.wire.repositories import Repositories
 from agent.wire.settings import Settings, load_yaml
 from agent.wire.timelines import Gap, Run
 from ctl.__main__ import run
@@ -56,6 +57,8 @@ class World:
     restores: list[dict[str, Any]] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=lambda: [LEAD])
     slice_runs: list[Run] = field(default_factory=list)
+    troubles: dict[str, str] = field(default_factory=dict)
+    repositories: Repositories = field(default_factory=Repositories)
     slice_gaps: list[Gap] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     databases: dict[str, int] = field(default_factory=dict)
@@ -105,6 +108,12 @@ class _Repositories:
 
     async def runs(self) -> list[Run]:
         return self.world.slice_runs
+
+    async def troubles(self) -> dict[str, str]:
+        return self.world.troubles
+
+    async def read_cluster_id(self) -> str:
+        return "cluster"
 
     async def gaps(self) -> list[Gap]:
         return self.world.slice_gaps
@@ -179,6 +188,12 @@ class _Settings(_Repositories):
         return version + 1
 
 
+class _Places(_Repositories):
+    async def read(self) -> Repositories:
+        self._check()
+        return self.world.repositories
+
+
 class _Events(_Repositories):
     async def tail(self, chosen: EventFilter, limit: int) -> list[Event]:
         self.world.filters.append(chosen)
@@ -213,6 +228,7 @@ async def open_fake(world: World, invocation: Invocation) -> AsyncIterator[Sessi
         nodes=one,
         catalog=cast(Any, _Catalog(world)),
         settings=cast(Any, _Settings(world)),
+        repositories=cast(Any, _Places(world)),
         leases=one,
         runs=one,
         events=cast(Any, _Events(world)),

@@ -87,6 +87,7 @@ def an_example(row: reference.Row) -> Any:
         "duration": "1m30s",
         "size": "8MiB",
         "anything": None,
+        "map of section": {"second": {"type": "filesystem", "filesystem": {"path": "/srv/second"}}},
         "map of text": {"db1:27017": "word"},
         "map of number": {"db1.example.com:27017": 2},
     }[kind]

@@ -130,11 +130,11 @@ async def test_what_storage_says_is_noted_and_what_it_lacks_is_forgotten() -> No
     await _chain(storage, 30, 40, epoch=2)
     runs = MemoryRuns(_run(1, 5, last_key=slice_key(REPLSET, moment(1), moment(5), 2, 1)))
     store = cast(SliceRuns, runs)
-    found = await restore_runs(store, storage, REPLSET, check=lambda: None)
+    found = await restore_runs(store, storage, REPLSET, None, check=lambda: None)
     assert [run.start.T for run in found] == [10, 30]
     assert [run.start.T for run in await runs.runs()] == [10, 30]
     assert [gap.start.T for gap in runs.recorded] == [20]
-    again = await restore_runs(store, storage, REPLSET, check=lambda: None)
+    again = await restore_runs(store, storage, REPLSET, None, check=lambda: None)
     assert [run.id for run in again] == [run.id for run in found]
     assert len(runs.recorded) == 1
 
@@ -146,7 +146,7 @@ async def test_a_run_that_is_being_written_stays_as_it_is() -> None:
     runs = MemoryRuns()
     live = _run(30, 60, epoch=2)
     await runs.save(live)
-    await restore_runs(cast(SliceRuns, runs), storage, REPLSET, check=lambda: None)
+    await restore_runs(cast(SliceRuns, runs), storage, REPLSET, None, check=lambda: None)
     before, after = await runs.runs()
     assert (before.start.T, before.sealed) == (10, True)
     assert (after.end.T, after.epoch) == (60, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,9 @@ from agent.operations.resync import ResyncKind
 from agent.storage.base import get_bytes, put_bytes
 from agent.storage.memory import MemoryObjects, MemoryStorage
 from agent.wire.backups import Backup
+from agent.wire.operations import Kind, Operation
 from agent.wire.optime import OpTime
+from agent.wire.settings import Settings, StorageSettings
 from tests.unit.operations.memory_runs import MemoryRuns
 from tests.unit.operations.repositories import (
     backup_document,
@@ -133,7 +136,8 @@ class _Catalogue:
     async def publish_backup(self, backup: Backup) -> None:
         self.known[backup.id] = backup
 
-    async def withdraw_backup(self, name: str) -> None:
+    async def withdraw_copy(self, name: str, repository_id: str) -> None:
+        assert repository_id == self.known[name].repository_id
         del self.known[name]
 
 
@@ -142,8 +146,19 @@ def _lead(objects: MemoryObjects, catalogue: _Catalogue) -> Any:
         return await MemoryStorage.open(objects)
 
     services = SimpleNamespace(open_storage=open_storage, catalog=catalogue, runs=MemoryRuns())
+    services.node = SimpleNamespace(id="rs0/db1:27017")
+    services.repositories = SimpleNamespace(note=_ignored)
     lease = SimpleNamespace(check=lambda: None)
-    return SimpleNamespace(services=services, settings=None, lease=lease)
+    settings = Settings(storage=StorageSettings(type="memory"))
+    return SimpleNamespace(services=services, settings=settings, lease=lease)
+
+
+async def _ignored(found: object) -> None:
+    """Nobody asks what a profile leads to."""
+
+
+def _resync() -> Operation:
+    return Operation(id="r", kind=Kind.RESYNC, name="r", requested_at=datetime.now(UTC))
 
 
 async def test_resync_makes_the_catalogue_say_what_storage_holds() -> None:
@@ -151,9 +166,15 @@ async def test_resync_makes_the_catalogue_say_what_storage_holds() -> None:
     one, two = await _published(storage, "one"), await _published(storage, "two", 2)
     await write_journal(storage, "unpublished", 1, 0)
     catalogue = _Catalogue(one, backup_document("gone", "op"))
-    result = await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
+    result = await ResyncKind().finish(_lead(storage.objects, catalogue), _resync())
     assert catalogue.known == {"one": one, "two": two}
-    assert result == {"backups": 2, "withdrawn": ["gone"], "unreadable": [], "oplog_ranges": 0}
+    assert result == {
+        "backups": 2,
+        "withdrawn": ["gone"],
+        "unreadable": [],
+        "conflicting": [],
+        "oplog_ranges": 0,
+    }
 
 
 async def test_resync_is_not_stopped_by_one_harmed_backup() -> None:
@@ -161,7 +182,7 @@ async def test_resync_is_not_stopped_by_one_harmed_backup() -> None:
     one, two = await _published(storage, "one"), await _published(storage, "two", 2)
     storage.objects.bodies[backup_key("one")] = b"{"
     catalogue = _Catalogue(one)
-    result = await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
+    result = await ResyncKind().finish(_lead(storage.objects, catalogue), _resync())
     assert catalogue.known == {"one": one, "two": two}
     assert result["unreadable"] == ["one"]
     assert result["backups"] == 1
@@ -172,5 +193,5 @@ async def test_resync_of_a_newer_format_is_refused_and_changes_nothing() -> None
     await put_bytes(storage, MARKER, b'{"format_version": 99}')
     catalogue = _Catalogue(backup_document("known", "op"))
     with pytest.raises(UnsupportedVersion):
-        await ResyncKind().finish(_lead(storage.objects, catalogue), None)  # type: ignore[arg-type]  # not looked at
+        await ResyncKind().finish(_lead(storage.objects, catalogue), _resync())
     assert list(catalogue.known) == ["known"]

@@ -1,0 +1,65 @@
+"""One repository, some of whose objects are read from another one.
+
+A restore to a time takes the backup from wherever it lies and the oplog slices from `main`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager
+
+from agent.storage.base import Capabilities, ObjectInfo, Storage
+
+
+class Routed:
+    """Reads some keys from another storage; everything else is the first one's. See
+    `agent.storage.base.Storage`. Closes neither."""
+
+    def __init__(self, inner: Storage, other: Storage, keys: Iterable[str]) -> None:
+        self._inner = inner
+        self._other = other
+        self._keys = frozenset(keys)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Of the first."""
+        return self._inner.capabilities
+
+    @property
+    def address(self) -> str:
+        """Of the first."""
+        return self._inner.address
+
+    async def put(
+        self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
+    ) -> ObjectInfo:
+        """To the first."""
+        return await self._inner.put(key, source, size_hint=size_hint)
+
+    def get(
+        self, key: str, *, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """From where the key lies."""
+        return self._of(key).get(key, offset=offset, length=length)
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """Where the key lies."""
+        return await self._of(key).stat(key)
+
+    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
+        """What the first has."""
+        return self._inner.list(prefix, after=after)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """From the first."""
+        await self._inner.delete(keys)
+
+    async def verify(self) -> None:
+        """The first."""
+        await self._inner.verify()
+
+    async def aclose(self) -> None:
+        """Nothing: whoever opened them closes them."""
+
+    def _of(self, key: str) -> Storage:
+        return self._other if key in self._keys else self._inner
