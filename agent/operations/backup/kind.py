@@ -14,7 +14,13 @@ from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.objects import get_json, put_json
-from agent.errors import ConfigError, IntegrityError, ObjectExists, ObjectNotFound
+from agent.errors import (
+    ConfigError,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    StorageUnavailable,
+)
 from agent.faults import fault_point
 from agent.operations.backup.agreement import (
     agreed_end,
@@ -28,7 +34,7 @@ from agent.operations.backup.snapshot import (
     SnapshotOptions,
     SnapshotOutcome,
 )
-from agent.operations.backup.targets import LOST, for_each, losses_of, open_targets
+from agent.operations.backup.targets import LOST, for_each, losses_of, open_targets, whole_story
 from agent.operations.balancing import keep_still, let_go
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened
@@ -58,10 +64,15 @@ class BackupKind:
         for profile in spec.targets:
             storage_of(lead.settings, profile)
 
+        repositories: dict[str, str] = {}
+
         async def check(profile: str) -> None:
             async with opened(lead.services, lead.settings, profile) as storage:
-                await claimed(lead.services, lead.settings, profile, storage)
+                marker = await claimed(lead.services, lead.settings, profile, storage)
                 await _check_name(storage, operation.name)
+            other = repositories.setdefault(marker.repository_id, profile)
+            if other != profile:
+                raise ConfigError(f"{profile} leads to the same repository as {other}")
 
         _, lost = await for_each(spec.targets, check)
         if lost:
@@ -118,7 +129,13 @@ class BackupKind:
                 await _publish(storage, backup)
                 published[profile], addresses[profile] = backup, storage.address
 
-        _, late = await for_each([p for p in spec.targets if p not in lost], publish)
+        left = [profile for profile in spec.targets if profile not in lost]
+        if not left:
+            raise StorageUnavailable(
+                f"no storage has all parts of the backup: {whole_story(lost)}",
+                hint="'ctl storage check' says what is wrong with each",
+            )
+        _, late = await for_each(left, publish)
         lost |= late
         await fault_point("backup.published")
         backup = _catalogued(list(published.values()))
@@ -147,14 +164,13 @@ async def _check_name(storage: Storage, name: str) -> None:
 
 
 def _catalogued(published: list[Backup]) -> Backup:
-    """One backup in all its repositories; two profiles may lead to one of them."""
-    found = {backup.repository_id: backup.profile for backup in reversed(published)}
+    """One backup in all its repositories."""
+    if len(published) == 1:
+        return published[0]
     copies = tuple(
-        Copy(profile=backup.profile, repository_id=backup.repository_id)
-        for backup in published
-        if found[backup.repository_id] == backup.profile
+        Copy(profile=backup.profile, repository_id=backup.repository_id) for backup in published
     )
-    return published[0] if len(copies) == 1 else published[0].model_copy(update={"copies": copies})
+    return published[0].model_copy(update={"copies": copies})
 
 
 def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:

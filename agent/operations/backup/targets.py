@@ -47,6 +47,11 @@ def losses_of(operation: Operation) -> Losses:
     return losses(operation.result, *(part.result for part in operation.parts))
 
 
+def whole_story(lost: Losses) -> str:
+    """All losses in one line."""
+    return "; ".join(f"{profile}: {why['message']}" for profile, why in sorted(lost.items()))
+
+
 async def for_each(
     profiles: Iterable[str], act: Callable[[str], Awaitable[None]]
 ) -> tuple[list[str], Losses]:
