@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -37,3 +38,9 @@ class SystemClock:
 def jittered(seconds: float, share: float = 0.2) -> float:
     """`seconds` give or take `share` of it, so that agents do not act in step."""
     return seconds * random.uniform(1 - share, 1 + share)
+
+
+def signing_time() -> datetime:
+    """The wall clock, for requests that are signed with the time of day and for nothing else: the
+    server that checks them refuses a clock that is wrong by minutes."""
+    return datetime.now(UTC)

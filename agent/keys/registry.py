@@ -24,6 +24,7 @@ PROVIDERS: Final[Mapping[str, ProviderModule]] = {
     "passphrase": ProviderModule("agent.keys.passphrase"),
     "keyfile": ProviderModule("agent.keys.keyfile"),
     "aws-kms": ProviderModule("agent.keys.aws_kms", "s3"),
+    "aliyun-kms": ProviderModule("agent.keys.aliyun_kms"),
 }
 
 

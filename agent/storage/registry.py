@@ -44,6 +44,7 @@ DRIVERS: Final[Mapping[str, Driver]] = {
     "filesystem": Driver("agent.storage.filesystem"),
     "s3": Driver("agent.storage.s3.driver", "s3", CLOUD_POLICY),
     "minio": Driver("agent.storage.s3.driver", "s3", CLOUD_POLICY),
+    "oss": Driver("agent.storage.oss.driver", "oss", CLOUD_POLICY),
 }
 """`memory` is missing on purpose: what is in it is lost with the process."""
 

@@ -26,6 +26,8 @@ class OssCredentials(Section):
     """A RAM role to assume with the key: `acs:ram::<uid>:role/<name>`."""
     session_name: str | None = Field(default=None, json_schema_extra=other_names("roleSessionName"))
     external_id: str | None = None
+    sts_endpoint_url: str | None = None
+    """By default `https://sts.<region>.aliyuncs.com`; `sts-vpc.<region>` inside a VPC."""
 
     @model_validator(mode="after")
     def _key_has_both_halves(self) -> Self:
@@ -33,6 +35,11 @@ class OssCredentials(Section):
             missing = "accessKeyID" if self.access_key_id is None else "accessKeySecret"
             raise ValueError(f"{missing} is missing; give both halves of the key or none")
         return self
+
+    @field_validator("sts_endpoint_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        return checked_endpoint(url) if url else None
 
     @field_validator("role_arn")
     @classmethod
@@ -79,6 +86,7 @@ class OssSettings(Section):
     endpoint_ca: Plain | None = Field(default=None, alias="endpointCA")
     insecure_skip_tls_verify: bool = Field(default=False, alias="insecureSkipTLSVerify")
     force_path_style: bool | Literal["auto"] = "auto"
+    """`auto`: `bucket.host`, the only style that the service takes; path style for an address."""
     storage_class: str | None = None
     upload_part_size: Size = Field(default=DEFAULT_PART, ge=MIN_PART)
     max_upload_parts: int = Field(default=MAX_PARTS, ge=1, le=MAX_PARTS)

@@ -15,6 +15,7 @@ from agent.storage.memory import MemoryObjects, MemoryStorage
 from agent.storage.registry import open_storage, wrap
 from agent.wire.storage_settings import FilesystemSettings, StorageSettings
 from tests.support.faulty_storage import FaultyStorage
+from tests.support.servers.aliyun.server import shared_aliyun
 from tests.support.servers.seaweedfs import BUCKET, shared_seaweedfs
 
 
@@ -124,6 +125,28 @@ def _s3(**more: object) -> OpenPlace:
     return place
 
 
+@asynccontextmanager
+async def _oss(directory: Path) -> AsyncIterator[Place]:
+    """A prefix of its own on the stand-in of this run, through the registry, in all wrappers."""
+    server = shared_aliyun()
+    prefix = f"contract/{secrets.token_hex(4)} x"
+    settings = server.settings(prefix, uploadPartSize="5MiB", uploadConcurrency=2)
+
+    async def leftovers() -> list[str]:
+        return list(server.tell("uploads", prefix=prefix))
+
+    async def flip(key: str, offset: int) -> None:
+        server.tell("object", name=f"{prefix}/{key}", flip=offset)
+
+    yield Place(
+        lambda: open_storage(StorageSettings(type="oss", oss=settings)),
+        leftovers,
+        flip,
+        refuses_nested_keys=False,
+        many=1_200,
+    )
+
+
 DRIVERS: Final[dict[str, OpenPlace]] = {
     "memory": _memory(lambda driver: driver),
     "memory-wrapped": _memory(wrap),
@@ -131,4 +154,5 @@ DRIVERS: Final[dict[str, OpenPlace]] = {
     "filesystem": _filesystem(FilesystemStorage.open),
     "filesystem-configured": _filesystem(_configured),
     "s3": _s3(),
+    "oss": _oss,
 }

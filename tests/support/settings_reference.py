@@ -55,7 +55,6 @@ PLAIN_WORDS: Final = {
     "secret_access_key": "The secret half of the key.",
     "session_token": "Of temporary credentials.",
     "security_token": "Of temporary credentials.",
-    "force_path_style": "`auto`: path style wherever an endpoint is named.",
     "hmac_access_key": "Of PBM's files, deprecated there: use `s3` with Google's endpoint.",
     "insecure_skip_tls_verify": "Believe any certificate. For a test, never for more.",
     "kms_data_encryption": "What KMS encrypts with.",

@@ -1,0 +1,1 @@
+"""What services of Alibaba Cloud have in common: credentials, and calls signed with them."""

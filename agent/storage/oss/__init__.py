@@ -1,0 +1,1 @@
+"""The driver of Alibaba Cloud's Object Storage Service."""
