@@ -1,0 +1,63 @@
+"""A whole backup, archive and restore to a moment through agents on OSS, with a role whose sessions
+end several times meanwhile."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import yaml
+
+from tests.cluster.scene import Scene
+from tests.support.servers.aliyun.oss import BUCKET, REGION
+from tests.support.servers.aliyun.server import NOBODY, ROLE, shared_aliyun
+
+
+def test_a_moment_comes_back_from_oss_by_sessions_that_end_meanwhile(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """A1, A11: the key itself may do nothing but assume the role."""
+    server = shared_aliyun()
+    (tmp_path / "secret").write_text(NOBODY.secret_key)
+    section = {
+        "region": REGION,
+        "endpointUrl": server.url,
+        "credentials": {
+            "accessKeyID": NOBODY.access_key,
+            "accessKeySecret": {"file": str(tmp_path / "secret")},
+            "roleArn": ROLE,
+            "sessionName": "pbm-backup-session",
+            "stsEndpointUrl": server.url,
+        },
+        "serverSideEncryption": {"sseAlgorithm": "KMS", "kmsMasterKeyID": "key-1"},
+    }
+    url = f"oss://{BUCKET}/cluster/{secrets.token_hex(4)}"
+    server.tell("lifetime", seconds=8)
+    server.tell("seen")
+    try:
+        written = yaml.safe_dump({"storage": {"url": url, "oss": section}})
+        scene.ctl.ok("config", "--file", "-", stdin=written)
+        scene.enable_pitr()
+        scene.fill(megabytes=10)
+        scene.backup()
+        scene.client.shop.late.insert_many([{"_id": number} for number in range(500)])
+        before = scene.fingerprint()
+        hello = scene.client.admin.command("hello")
+        at = hello["lastWrite"]["majorityOpTime"]["ts"]
+        scene.client.drop_database("shop")
+        scene.wait_covered((at.time, at.inc))
+        scene.restore("--time", f"{at.time},{at.inc}")
+        assert scene.fingerprint() == before
+    finally:
+        server.tell("lifetime", seconds=3600)
+    seen = server.tell("seen")
+    names = [each["RoleSessionName"] for each in seen["rpc"]]
+    assert len(names) > 3
+    assert set(names) == {"pbm-backup-session"}
+    made = [each for each in seen["oss"] if "x-oss-meta-tidelog-put" in each]
+    assert made
+    assert {each["x-oss-server-side-encryption-key-id"] for each in made} == {"key-1"}
+    shown = scene.ctl.run("config").stdout + scene.ctl.run("logs").stdout
+    stored = str(list(scene.client.admin.tidelogConfig.find()))
+    logs = "".join(agent.log_text() for agent in scene.agents.all)
+    assert NOBODY.secret_key not in shown + stored + logs
