@@ -8,6 +8,7 @@
      ├─ balancer keeper  on config servers: the balancer is put back for those that died
      ├─ membership       ends the agent when its replica set became a shard
      ├─ settings watch   priority of this node, storage check
+     ├─ key watch        whether the keys of the encryption can be used, here and in a year
      ├─ events           copies of log lines → control database
      ├─ watchdog         tells systemd that the event loop turns
      └─ stop listener    drains the runner for a grace time, then ends the group
@@ -22,12 +23,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
 import structlog
 
 from agent import systemd
+from agent.archive.keyring import Custody
 from agent.clock import Clock, SystemClock, jittered
 from agent.config import Config
 from agent.coordination.heartbeat import Condition, Heartbeat
@@ -47,17 +50,21 @@ from agent.mongo.node import Node
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
 from agent.operations.copies import opened
+from agent.operations.key_watch import KeyWatch
 from agent.operations.registry import all_kinds
 from agent.operations.repository import looked_at
 from agent.operations.runner import Runner
 from agent.operations.slicer import Slicer
+from agent.operations.vaults import with_keys
 from agent.storage.base import Storage
 from agent.storage.registry import StorageOptions, open_storage
+from agent.storage.surroundings import Surroundings
 from agent.store.balancer import Balancer
 from agent.store.catalog import Catalog
 from agent.store.cluster import ClusterView
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, open_control
+from agent.store.encryption_store import EncryptionStore
 from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
@@ -127,6 +134,13 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
     registry = NodeRegistry(control, commands)
     settings = SettingsStore(control, commands)
     kinds = all_kinds()
+    encryption = EncryptionStore(control)
+    custody = Custody(
+        surroundings=Surroundings(node=node.host, clock=clock),
+        clock=clock,
+        now=partial(_server_time, control),
+        witnesses=encryption,
+    )
     services = Services(
         node=node,
         cluster_id=await _reached(control.read_cluster_id, clock, config.mongodb.deadline),
@@ -139,7 +153,7 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         cluster=ClusterView(control),
         balancer=Balancer(control),
         repositories=RepositoryStore(control),
-        open_storage=partial(_open_storage, node.host),
+        open_storage=with_keys(partial(_open_storage, node.host), custody),
         clock=clock,
         budget_bytes=config.memory.budget,
     )
@@ -154,6 +168,7 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         slicer=Slicer(services),
         keeper=BalancerKeeper(services, clock),
         membership=Membership(node, clock),
+        key_watch=KeyWatch(services, encryption, condition),
         wakeups=(wakeup, settings_wakeup),
         settings_watch=SettingsWatch(
             settings,
@@ -177,6 +192,7 @@ class Agent:
     slicer: Slicer
     keeper: BalancerKeeper
     membership: Membership
+    key_watch: KeyWatch
     wakeups: tuple[Wakeup, Wakeup]
     settings_watch: SettingsWatch
     clock: Clock
@@ -195,6 +211,7 @@ class Agent:
                 group.create_task(self.slicer.run(), name="slicer")
                 group.create_task(self.keeper.run(), name="balancer keeper")
                 group.create_task(self.membership.run(), name="membership")
+                group.create_task(self.key_watch.run(), name="key watch")
                 group.create_task(sink.run(events.write), name="events")
                 group.create_task(_watchdog(self.clock), name="watchdog")
                 group.create_task(self._stop(signals, grace_s), name="stop listener")
@@ -220,6 +237,10 @@ class Agent:
         while not self.runner.is_idle and self.clock.monotonic() < end:
             await self.clock.sleep(IDLE_POLL_S)
         raise ShuttingDown
+
+
+async def _server_time(control: Control) -> datetime:
+    return (await control.now()).wall()
 
 
 async def _watchdog(clock: Clock) -> None:

@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 from agent.store.catalog import Catalog
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, open_control, translated
+from agent.store.encryption_store import EncryptionStore
 from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
@@ -45,6 +46,7 @@ class Session:
     runs: SliceRuns
     events: EventLog
     commands: CommandQueue
+    encryption: EncryptionStore
     clock: Clock
 
     @property
@@ -89,6 +91,7 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
             runs=SliceRuns(control),
             events=EventLog(control),
             commands=CommandQueue(control),
+            encryption=EncryptionStore(control),
             clock=SystemClock(),
         )
     finally:

@@ -43,9 +43,10 @@ class Compression:
 
     async def frame(self, plain: bytes) -> Frame:
         """One frame over a block of concatenated BSON."""
-        return await in_thread(self._frame, plain)
+        return await in_thread(self.frame_of, plain)
 
-    def _frame(self, plain: bytes) -> Frame:
+    def frame_of(self, plain: bytes) -> Frame:
+        """The same at once, for what is small."""
         if self.kind == "none":
             return Frame(raw_frame(plain), len(plain))
         return Frame(_compressor(self.level).compress(plain), len(plain))

@@ -38,7 +38,12 @@ def assemble(header: dict[str, Any], frames: list[Frame]) -> list[bytes]:
     """The blocks of an object, in order; nothing is copied."""
     described = {**header, "frames": [[len(f.stored), f.plain_bytes] for f in frames]}
     text = json.dumps(described, separators=(",", ":")).encode()
-    return [_PREFIX.pack(_SKIPPABLE, len(text)), text, *(f.stored for f in frames)]
+    return [*skippable(text), *(f.stored for f in frames)]
+
+
+def skippable(text: bytes) -> list[bytes]:
+    """A header as a skippable frame."""
+    return [_PREFIX.pack(_SKIPPABLE, len(text)), text]
 
 
 def dissect(data: bytes, key: str) -> tuple[dict[str, Any], Iterator[tuple[memoryview, int]]]:
@@ -46,7 +51,7 @@ def dissect(data: bytes, key: str) -> tuple[dict[str, Any], Iterator[tuple[memor
     naming `key` when the form is not ours."""
     header = read_header(data, key)
     sizes: list[tuple[int, int]] = header["frames"]
-    start = _PREFIX.size + _PREFIX.unpack_from(data)[1]
+    start = _PREFIX.size + _PREFIX.unpack_from(data)[1] + _before_frames(header, key)
     if start + sum(stored for stored, _ in sizes) != len(data):
         raise IntegrityError(f"{key} is not as long as its header says")
     return header, _cut(memoryview(data), start, sizes)
@@ -65,6 +70,27 @@ def read_header(data: bytes, key: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise IntegrityError(f"the header of {key} cannot be read: {error}") from error
     return header
+
+
+def _before_frames(header: dict[str, Any], key: str) -> int:
+    """What lies between the header and the frames: nothing, unless an object is encrypted."""
+    if "encryption" not in header:
+        return 0
+    try:
+        described = header["encryption"]
+        sizes = int(described["clear_bytes"]), int(described["private_bytes"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise IntegrityError(f"the header of {key} cannot be read: {error!r}") from error
+    if min(sizes) < 0:
+        raise IntegrityError(f"the header of {key} gives sizes below nothing")
+    return sum(sizes)
+
+
+def clear_part(data: bytes, key: str) -> bytes:
+    """What an encrypted object says in clear, after its header. Raises `IntegrityError`."""
+    header, _ = dissect(data, key)
+    start = _PREFIX.size + _PREFIX.unpack_from(data)[1]
+    return data[start : start + int(header.get("encryption", {}).get("clear_bytes", 0))]
 
 
 def _cut(

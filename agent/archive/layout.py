@@ -8,6 +8,11 @@
     chunks/<replset>/<collection uuid | bundles>/<op>-<epoch>-<n>.bson.zst
     slices/<replset>/<yyyymmdd>/<from>_<to>_<term>_<epoch>.bson.zst
     restores/<name>/<replset>-<epoch>-<n>.json               what a restore did; outlives its target
+    encryption/<number>.json                                 encryption policies
+    keys/<key id>.json                                       a data key, wrapped
+    keys/<key id>.<KEK id>.json                              the same, wrapped by a rotation
+
+What is encrypted ends in `.enc`; the builders here give the keys without it.
 
 Keys of work that is not published yet carry the operation and the epoch of their writer, so that no
 two writers ever share a key.
@@ -23,6 +28,12 @@ from agent.wire.optime import OpTime
 
 MARKER: Final = "tidelog.json"
 FORMAT_VERSION: Final = 1
+"""Of objects that are not encrypted."""
+ENCRYPTED_VERSION: Final = 2
+"""Of those that are: an older reader would misread them."""
+READABLE_VERSION: Final = ENCRYPTED_VERSION
+ENCRYPTED: Final = ".enc"
+"""How the key of an encrypted object ends."""
 BUNDLES: Final = "bundles"
 
 
@@ -79,7 +90,7 @@ def slice_key(replset: str, start: OpTime, end: OpTime, term: int, epoch: int) -
 
 
 _SLICE = re.compile(
-    r"slices/[^/]+/\d{8}/(\d{10})-(\d{10})_(\d{10})-(\d{10})_(\d{6})_(\d{8})\.bson\.zst"
+    r"slices/[^/]+/\d{8}/(\d{10})-(\d{10})_(\d{10})-(\d{10})_(\d{6})_(\d{8})\.bson\.zst(?:\.enc)?"
 )
 
 
@@ -117,7 +128,9 @@ def backup_of_key(key: str) -> str | None:
     return steps[1] if len(steps) > 2 and steps[0] == "backups" else None
 
 
-_RESTORE = re.compile(r"restores/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)[^/]*/(.+)-\d{8}-\d{8}\.json")
+_RESTORE = re.compile(
+    r"restores/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)[^/]*/(.+)-\d{8}-\d{8}\.json(?:\.enc)?"
+)
 
 
 def restore_moment_of(key: str, replset: str) -> int | None:
@@ -127,3 +140,28 @@ def restore_moment_of(key: str, replset: str) -> int | None:
     if found is None or found[2] != replset:
         return None
     return int(datetime.fromisoformat(found[1]).timestamp())
+
+
+POLICIES: Final = "encryption/"
+KEYS: Final = "keys/"
+
+
+def policy_key(number: int) -> str:
+    """One policy; they are numbered from 1."""
+    return f"{POLICIES}{number:08d}.json"
+
+
+def data_key_key(key_id: str, kek_id: str | None = None) -> str:
+    """A wrapped data key; with `kek_id`, a wrap that was added later."""
+    return f"{KEYS}{key_id}.json" if kek_id is None else f"{KEYS}{key_id}.{kek_id}.json"
+
+
+def key_id_of(key: str) -> str | None:
+    """The data key that an object under `keys/` wraps; None for other keys."""
+    name = key.removeprefix(KEYS)
+    return name.partition(".")[0] if key.startswith(KEYS) and name.endswith(".json") else None
+
+
+def slice_day_of(key: str) -> str | None:
+    """`yyyymmdd` of a slice's key, encrypted or not; None for other keys."""
+    return key.split("/")[2] if slice_span_of(key) is not None else None

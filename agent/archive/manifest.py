@@ -73,6 +73,8 @@ class ChunkObject(Record):
     sha256: str
     plain_bytes: int
     segments: tuple[Segment, ...]
+    key_id: str | None = None
+    """The data key it is encrypted with."""
 
     @property
     def documents(self) -> int:
@@ -96,6 +98,8 @@ class SliceRef(Record):
     """Digest of the slice before it; None where a timeline begins."""
     commands: tuple[str, ...] = ()
     """Names of the commands in it, to know before a restore what replay will meet."""
+    key_id: str | None = None
+    """The data key it is encrypted with."""
 
 
 class Manifest(Record):
@@ -116,6 +120,20 @@ class Manifest(Record):
     slices: tuple[SliceRef, ...]
     dropped: tuple[str, ...] = ()
     """UUIDs of collections that vanished while they were read; their drop is in the slices."""
+    key_id: str | None = None
+    """The data key it is encrypted with itself."""
+
+    def public(self) -> Manifest:
+        """What of it may be read without a key: which objects there are, no names, no bounds."""
+        objects = tuple(o.model_copy(update={"segments": ()}) for o in self.objects)
+        return self.model_copy(update={"catalogue": (), "objects": objects})
+
+    @property
+    def key_ids(self) -> set[str]:
+        """The data keys that its objects are encrypted with."""
+        chunks = {item.key_id for item in self.objects if item.key_id}
+        own = {self.key_id} if self.key_id else set()
+        return own | chunks | {item.key_id for item in self.slices if item.key_id}
 
     @property
     def documents(self) -> int:

@@ -2,17 +2,30 @@
 
 A chunk or slice is built in memory (it is bounded: a chunk's target size plus one document), so its
 header can state counts and its digest is known the moment it is durable. Reading checks size and
-digest before a byte is used.
+digest before a byte is used. Objects whose key ends in `.enc` are sealed and opened here, with the
+keys that the storage brings along (`agent.archive.vault`); nobody else has to know.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.archive.codec import digest_of, in_thread, open_object, pack_json, unpack_json
-from agent.archive.framing import Frame, assemble
-from agent.errors import IntegrityError, ObjectNotFound
+from agent.archive.codec import Compression, digest_of, expand, in_thread, pack_json, unpack_json
+from agent.archive.envelope import (
+    SALT_BYTES,
+    Opened,
+    Sealer,
+    encryption_of,
+    is_encrypted,
+    public_header,
+)
+from agent.archive.framing import Frame, assemble, clear_part, dissect, read_header
+from agent.archive.keyring import Keyring
+from agent.archive.vault import keyring_of
+from agent.errors import ConfigError, IntegrityError, ObjectNotFound
 from agent.storage.base import ObjectInfo, Storage, get_bytes, put_bytes
 
 
@@ -24,14 +37,68 @@ async def _each(blocks: list[bytes]) -> AsyncIterator[bytes]:
 async def put_framed(
     storage: Storage, key: str, header: dict[str, Any], frames: list[Frame]
 ) -> tuple[ObjectInfo, str]:
-    """Store an object; answers what was stored and its SHA-256."""
-    blocks = assemble(header, frames)
+    """Store an object; answers what was stored and its SHA-256. Sealed if its key says so; then
+    `frames` keep their sizes only, since both forms of them would take twice the memory."""
+    if is_encrypted(key):
+        blocks = await _sealed(storage, key, header, frames)
+    else:
+        blocks = assemble(header, frames)
     digest = await in_thread(digest_of, blocks)
     size = sum(len(block) for block in blocks)
     stored = await storage.put(key, _each(blocks), size_hint=size)
     if stored.size_bytes != size:
         raise IntegrityError(f"{key}: {size} bytes were sent and {stored.size_bytes} were stored")
     return stored, digest
+
+
+async def _sealed(
+    storage: Storage, key: str, header: dict[str, Any], frames: list[Frame]
+) -> list[bytes]:
+    data_key = await _keyring(storage, key).writing_key(key)
+    sizes = [(len(frame.stored), frame.plain_bytes) for frame in frames]
+    sealer = Sealer(
+        data_key,
+        key,
+        os.urandom(SALT_BYTES),
+        public=public_header(header),
+        private=json.dumps(header, separators=(",", ":")).encode(),
+        sizes=sizes,
+    )
+    blocks = [*sealer.head, sealer.private]
+    for number, frame in enumerate(frames):
+        blocks.append(await in_thread(sealer.seal, frame.stored))
+        frames[number] = Frame(b"", frame.plain_bytes)
+    return blocks
+
+
+def _keyring(storage: Storage, key: str) -> Keyring:
+    keyring = keyring_of(storage)
+    if keyring is None:
+        raise ConfigError(f"{key} is encrypted, and this storage was opened without its keys")
+    return keyring
+
+
+async def opened(storage: Storage, data: bytes, key: str) -> Opened:
+    """An encrypted object. Raises `IntegrityError`, and `KeyUnusable` without its key."""
+    described = encryption_of(read_header(data, key), key)
+    data_key = await _keyring(storage, key).data_key(described["key_id"])
+    return await in_thread(Opened, data, key, data_key)
+
+
+async def plain_frames(storage: Storage, data: bytes, key: str) -> AsyncIterator[bytes]:
+    """The plain frames of an object's bytes, one at a time. Raises `IntegrityError`, and
+    `KeyUnusable` without its key."""
+    if not is_encrypted(key):
+        for stored, size in dissect(data, key)[1]:
+            yield await in_thread(expand, stored, size, key)
+        return
+    sealed = await opened(storage, data, key)
+    for number, size in enumerate(sealed.sizes):
+        yield await in_thread(_opened_frame, sealed, number, size)
+
+
+def _opened_frame(sealed: Opened, number: int, size: int) -> bytes:
+    return expand(memoryview(sealed.frame(number)), size, sealed.key)
 
 
 async def fetch(storage: Storage, key: str, *, size_bytes: int, sha256: str) -> bytes:
@@ -59,18 +126,67 @@ async def fetch_framed(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Header and plain frames of a proven object."""
     data = await fetch(storage, key, size_bytes=size_bytes, sha256=sha256)
-    return await in_thread(open_object, data, key)
+    header = read_header(data, key)
+    if is_encrypted(key):
+        header = (await opened(storage, data, key)).header()
+    return header, [frame async for frame in plain_frames(storage, data, key)]
 
 
-async def put_json(storage: Storage, key: str, text: str) -> tuple[int, str]:
-    """Store a compressed JSON document; answers stored size and SHA-256."""
+async def put_json(
+    storage: Storage, key: str, text: str, *, public: str | None = None
+) -> tuple[int, str]:
+    """Store a compressed JSON document; answers stored size and SHA-256. Of one that is sealed,
+    since its key says so, `public` is what everybody may read."""
     data = await in_thread(pack_json, text.encode())
+    if is_encrypted(key):
+        clear = await in_thread(pack_json, public.encode()) if public is not None else b""
+        data = await _sealed_document(storage, key, data, len(text.encode()), clear)
     await put_bytes(storage, key, data)
     return len(data), digest_of([data])
 
 
+async def put_text(storage: Storage, key: str, text: str) -> None:
+    """Store a small document as it is, or sealed since its key says so."""
+    data = text.encode()
+    if is_encrypted(key):
+        frame = Compression("none").frame_of(data)
+        data = await _sealed_document(storage, key, frame.stored, len(data), b"")
+    await put_bytes(storage, key, data)
+
+
+async def _sealed_document(
+    storage: Storage, key: str, frame: bytes, plain_bytes: int, clear: bytes
+) -> bytes:
+    sealer = Sealer(
+        await _keyring(storage, key).writing_key(key),
+        key,
+        os.urandom(SALT_BYTES),
+        public={"kind": "document"},
+        private=b"",
+        sizes=[(len(frame), plain_bytes)],
+        clear=clear,
+    )
+    return b"".join([*sealer.head, sealer.private, await in_thread(sealer.seal, frame)])
+
+
 async def get_json(storage: Storage, key: str, *, sha256: str | None = None) -> bytes:
     """A compressed JSON document, checked against its digest where one is known."""
+    data = await _document(storage, key, sha256)
+    if is_encrypted(key):
+        return b"".join([frame async for frame in plain_frames(storage, data, key)])
+    return await in_thread(unpack_json, data, key)
+
+
+async def get_public_json(storage: Storage, key: str, *, sha256: str | None = None) -> bytes:
+    """The same without a key: of a sealed document what everybody may read. That part is not
+    proven but by the digest: who needs to be sure reads the whole."""
+    data = await _document(storage, key, sha256)
+    if is_encrypted(key):
+        data = clear_part(data, key)
+    return await in_thread(unpack_json, data, key)
+
+
+async def _document(storage: Storage, key: str, sha256: str | None) -> bytes:
     try:
         data = await get_bytes(storage, key)
     except ObjectNotFound as error:
@@ -79,4 +195,4 @@ async def get_json(storage: Storage, key: str, *, sha256: str | None = None) -> 
         raise IntegrityError(
             f"{key} on {storage.address} is not what was written: its digest differs"
         )
-    return await in_thread(unpack_json, data, key)
+    return data

@@ -63,6 +63,9 @@ class Condition:
     storage_error: str | None = None
     profile_errors: dict[str, str] = field(default_factory=dict)
     storage_settings_version: int | None = None
+    key_policies: tuple[str, ...] = ()
+    key_fingerprint: str | None = None
+    key_error: str | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it told at once."""
 
@@ -159,6 +162,9 @@ class Heartbeat:
             storage_error=self.condition.storage_error,
             profile_errors=dict(self.condition.profile_errors),
             storage_settings_version=self.condition.storage_settings_version,
+            key_policies=self.condition.key_policies,
+            key_fingerprint=self.condition.key_fingerprint,
+            key_error=self.condition.key_error,
             errors=errors,
             rss_bytes=_rss_bytes(),
         )

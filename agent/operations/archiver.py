@@ -22,6 +22,7 @@ from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, slice_key
 from agent.archive.manifest import SliceRef
 from agent.archive.objects import put_framed
+from agent.archive.vault import sealed_by, stored_name
 from agent.faults import fault_point
 from agent.mongo.node import Node
 from agent.mongo.oplog import OplogBatch, Position, decoded_entries, read_oplog
@@ -123,8 +124,11 @@ class OplogArchiver:
             return
         end = self.position
         frames = [await self._compression.frame(block) for block in current.entries]
-        key = slice_key(
-            self._node.replset, current.start.optime, end.optime, end.term or 0, self._epoch
+        key = stored_name(
+            self._storage,
+            slice_key(
+                self._node.replset, current.start.optime, end.optime, end.term or 0, self._epoch
+            ),
         )
         described = {
             "kind": "slice",
@@ -151,6 +155,7 @@ class OplogArchiver:
             end_term=end.term or 0,
             previous_sha256=self._previous_sha256,
             commands=tuple(sorted(current.commands)),
+            key_id=sealed_by(self._storage, key),
         )
         await fault_point("oplog.slice_stored")
         await self._on_slice(Slice(ref, frozenset(current.dropped)))

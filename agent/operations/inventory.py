@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from agent.archive.layout import backup_key, backup_name_of, backup_root
+from agent.archive.layout import backup_key, backup_name_of, backup_root, data_key_key
 from agent.archive.manifest import Manifest
-from agent.archive.objects import get_json
+from agent.archive.objects import get_public_json
 from agent.errors import IntegrityError, ObjectNotFound
 from agent.operations.backup.journal import Entry
 from agent.storage.base import Storage, get_bytes
@@ -27,23 +27,29 @@ class Inventory:
 
     chunks: set[str] = field(default_factory=set)
     slices: set[str] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
+    """Wrapped data keys: whoever names no object encrypted with one needs it no more."""
     folder: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     @property
     def shared(self) -> set[str]:
         """Everything outside the backup's own folder."""
-        return self.chunks | self.slices
+        return self.chunks | self.slices | self.keys
 
     def add_manifest(self, manifest: Manifest) -> None:
         """Take in what a manifest names."""
         self.chunks.update(item.key for item in manifest.objects)
         self.slices.update(item.key for item in manifest.slices)
+        self.keys.update(data_key_key(key_id) for key_id in manifest.key_ids)
 
     def add_entry(self, entry: Entry) -> None:
         """Take in what a journal entry names."""
         self.chunks.update(item.key for unit in entry.units for item in unit.objects)
         self.slices.update(archived.ref.key for archived in entry.slices)
+        found = {item.key_id for unit in entry.units for item in unit.objects}
+        found |= {archived.ref.key_id for archived in entry.slices}
+        self.keys.update(data_key_key(key_id) for key_id in found if key_id)
 
 
 async def read_backup(storage: Storage, name: str) -> Backup | None:
@@ -60,8 +66,9 @@ async def read_backup(storage: Storage, name: str) -> Backup | None:
 
 
 async def read_manifest(storage: Storage, key: str, sha256: str | None = None) -> Manifest:
-    """A manifest, proven where its digest is known. Raises `IntegrityError`."""
-    text = await get_json(storage, key, sha256=sha256)
+    """A manifest, proven where its digest is known; of an encrypted one what is readable without
+    a key. Raises `IntegrityError`."""
+    text = await get_public_json(storage, key, sha256=sha256)
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -69,8 +76,8 @@ async def read_manifest(storage: Storage, key: str, sha256: str | None = None) -
 
 
 async def read_entry(storage: Storage, key: str) -> Entry:
-    """A journal entry. Raises `IntegrityError`."""
-    text = await get_json(storage, key)
+    """A journal entry, likewise. Raises `IntegrityError`."""
+    text = await get_public_json(storage, key)
     try:
         return Entry.model_validate_json(text)
     except ValidationError as error:

@@ -6,6 +6,7 @@ from agent.operations.adoption import AdoptKind
 from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
 from agent.operations.deletion import DeleteBackupKind
+from agent.operations.encryption import EncryptionKind
 from agent.operations.restore.kind import RestoreKind
 from agent.operations.restore.onto import OplogReplayKind
 from agent.operations.resync import ResyncKind
@@ -21,5 +22,6 @@ def all_kinds() -> dict[Kind, OperationKind]:
         DeleteBackupKind(),
         ResyncKind(),
         AdoptKind(),
+        EncryptionKind(),
     ]
     return {kind.kind: kind for kind in kinds}

@@ -22,6 +22,7 @@ import structlog
 
 from agent.archive.codec import Compression
 from agent.archive.manifest import SliceRef
+from agent.archive.vault import write_for
 from agent.clock import jittered
 from agent.coordination.election import bid_delay_s, rank
 from agent.coordination.lease import HeldLease, hold
@@ -125,6 +126,7 @@ class Slicer:
             opened(services, settings, MAIN) as storage,
         ):
             marker = await claimed(services, settings, MAIN, storage)
+            await write_for(storage, "pitr", self._replset)
             run = await self._continued(settings, storage, held, marker.repository_id)
             await services.runs.note_trouble(self._replset, None)
             self._has_run = True

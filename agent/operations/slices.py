@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from agent.archive.codec import digest_of, in_thread
+from agent.archive.envelope import encryption_of
 from agent.archive.framing import dissect, read_header
 from agent.archive.layout import slice_span_of, slices_prefix
 from agent.archive.manifest import SliceRef
@@ -87,6 +88,7 @@ def _ref(key: str, header: dict[str, Any], size: int, digest: str, plain: int) -
             end_term=header["end_term"],
             previous_sha256=header["previous_sha256"],
             commands=tuple(header["commands"]),
+            key_id=encryption_of(header, key)["key_id"] if "encryption" in header else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"the header of {key} is no slice's: {error!r}") from error

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from agent.wire.collections import SCHEMA_VERSION
+from agent.wire.encryption import BackupEncryption
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
@@ -67,6 +68,9 @@ class Backup(Record):
     with_users_and_roles: bool = True
     compression: str
     hold: str | None = None
+    selective: bool = False
+    """Of an encrypted one: that it holds only some namespaces. Which ones is sealed."""
+    encryption: BackupEncryption | None = None
     replsets: tuple[ReplsetPart, ...]
     size_bytes: int
     size_uncompressed_bytes: int
@@ -86,7 +90,7 @@ class Backup(Record):
     @property
     def is_selective(self) -> bool:
         """Whether it holds only some namespaces."""
-        return bool(self.ns or self.exclude_ns)
+        return self.selective or bool(self.ns or self.exclude_ns)
 
     def to_result(self) -> dict[str, object]:
         """The JSON result of `ctl backup --wait`, as the command-line contract has it."""

@@ -127,6 +127,8 @@ class Policy(Record):
     since: datetime
     """When the first policy was written."""
     previous_sha256: str | None = None
+    op_id: str = ""
+    """The operation that wrote it."""
 
     @property
     def all_keks(self) -> tuple[Kek, ...]:

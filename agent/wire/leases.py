@@ -44,6 +44,10 @@ def work_scope(replset: str) -> str:
     return f"work/{replset}"
 
 
+KEY_PROBE_SCOPE: Final = "key-probe"
+"""Unwrapping the keys of all that is kept, once a day."""
+
+
 def slicer_scope(replset: str) -> str:
     """Slicing the oplog of one replica set."""
     return f"slicer/{replset}"

@@ -48,6 +48,12 @@ class NodeStatus(Record):
     """What is wrong with the storages of the other profiles, as this agent finds them."""
     storage_settings_version: int | None = None
     """The version of the settings that the storage check was made with."""
+    key_policies: tuple[str, ...] = ()
+    """Digests of the encryption policies whose keys were checked."""
+    key_fingerprint: str | None = None
+    """Of the keys as this agent has them: the same on all agents, or something is wrong."""
+    key_error: str | None = None
+    """Why they cannot be used here."""
     errors: tuple[str, ...] = ()
     rss_bytes: int = 0
     started_at: datetime | None = None

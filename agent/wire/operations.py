@@ -72,6 +72,7 @@ class Kind(StrEnum):
     DELETE_BACKUP = "delete-backup"
     RESYNC = "resync"
     ADOPT = "adopt"
+    ENCRYPTION = "encryption"
     UNKNOWN = "unknown"
     """Of a newer version: refused with a reason if nobody else takes it on."""
 
@@ -88,7 +89,16 @@ class Kind(StrEnum):
     @property
     def is_exclusive(self) -> bool:
         """At most one operation of the exclusive kinds exists that is not terminal."""
-        return self in (Kind.BACKUP, Kind.RESTORE, Kind.OPLOG_REPLAY, Kind.RESYNC)
+        return self in _EXCLUSIVE
+
+
+_EXCLUSIVE: Final = (
+    Kind.BACKUP,
+    Kind.RESTORE,
+    Kind.OPLOG_REPLAY,
+    Kind.RESYNC,
+    Kind.ENCRYPTION,
+)
 
 
 class ErrorRecord(Record):

@@ -145,6 +145,8 @@ def _node(node: NodeStatus) -> dict[str, Any]:
     if node.storage_error is not None:
         errors.append(f"storage: {node.storage_error}")
     errors += [f"storage {name}: {why}" for name, why in sorted(node.profile_errors.items())]
+    if node.key_error is not None:
+        errors.append(f"encryption: {node.key_error}")
     if not node.is_live:
         errors.insert(0, f"no heartbeat for {duration(node.age_s)}")
     return {

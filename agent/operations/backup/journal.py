@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from agent.archive.layout import journal_key, journal_prefix
 from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
+from agent.archive.vault import stored_name
 from agent.errors import IntegrityError
 from agent.faults import fault_point
 from agent.storage.base import Storage
@@ -126,6 +127,15 @@ def _unbroken(keys: list[str]) -> Iterator[str]:
         yield key
 
 
+def _public(entry: dict[str, Any]) -> dict[str, Any]:
+    """What of an entry may be read without a key: which objects there are."""
+    units = [
+        {"objects": [{**item, "segments": []} for item in unit.get("objects", ())]}
+        for unit in entry.get("units", ())
+    ]
+    return {"units": units, "slices": entry.get("slices", [])}
+
+
 class Journal:
     """Writes entries under one epoch. `run` is the flusher; it ends after `close`."""
 
@@ -200,5 +210,10 @@ class Journal:
     async def _write(self, entry: dict[str, Any]) -> None:
         key = journal_key(self._name, self._replset, self._epoch, self._number)
         self._number += 1
-        await put_json(self._storage, key, json.dumps(entry))
+        await put_json(
+            self._storage,
+            stored_name(self._storage, key),
+            json.dumps(entry),
+            public=json.dumps(_public(entry)),
+        )
         await fault_point("snapshot.journal_written")

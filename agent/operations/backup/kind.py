@@ -13,7 +13,8 @@ from typing import Any, Final
 from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
-from agent.archive.objects import get_json, put_json
+from agent.archive.objects import get_public_json, put_json
+from agent.archive.vault import sealed_by, stored_name, write_for
 from agent.errors import (
     ConfigError,
     IntegrityError,
@@ -28,6 +29,7 @@ from agent.operations.backup.agreement import (
     choose_end,
     read_end_of,
 )
+from agent.operations.backup.secrecy import prepare_key, sealed
 from agent.operations.backup.snapshot import (
     DEFAULT_READERS,
     Snapshot,
@@ -70,6 +72,7 @@ class BackupKind:
             async with opened(lead.services, lead.settings, profile) as storage:
                 marker = await claimed(lead.services, lead.settings, profile, storage)
                 await _check_name(storage, operation.name)
+                await prepare_key(lead, storage, operation, is_alone=len(spec.targets) == 1)
             other = repositories.setdefault(marker.repository_id, profile)
             if other != profile:
                 raise ConfigError(f"{profile} leads to the same repository as {other}")
@@ -95,6 +98,7 @@ class BackupKind:
         spec = BackupSpec.from_document(part.operation.spec)
         storage = await open_targets(part, spec)
         try:
+            await write_for(storage, "backup", part.operation.id)
             snapshot = Snapshot(
                 part.services.node,
                 storage,
@@ -122,8 +126,10 @@ class BackupKind:
             async with opened(services, lead.settings, profile) as storage:
                 marker = await claimed(services, lead.settings, profile, storage)
                 backup = _assembled(lead, operation, spec, profile, marker.repository_id)
+                key_ids: set[str] = set()
                 for replset in backup.replsets:
-                    await _prove_stored(storage, replset, backup.last_write)
+                    key_ids |= await _prove_stored(storage, replset, backup.last_write)
+                backup = await sealed(storage, backup, key_ids)
                 lead.lease.check()
                 await fault_point("backup.before_publish")
                 await _publish(storage, backup)
@@ -199,6 +205,7 @@ async def _write_manifest(
 ) -> dict[str, Any]:
     operation = await part.refresh()
     last_write = OpTime.from_document(operation.result["last_write"])
+    key = stored_name(storage, manifest_key(operation.name, part.replset, part.lease.epoch))
     manifest = Manifest(
         backup=operation.name,
         op_id=operation.id,
@@ -212,10 +219,15 @@ async def _write_manifest(
         objects=outcome.objects,
         slices=outcome.slices,
         dropped=outcome.gone,
+        key_id=sealed_by(storage, key),
     )
     part.lease.check()
-    key = manifest_key(operation.name, part.replset, part.lease.epoch)
-    size, digest = await put_json(storage, key, manifest.model_dump_json(exclude_none=True))
+    size, digest = await put_json(
+        storage,
+        key,
+        manifest.model_dump_json(exclude_none=True),
+        public=manifest.public().model_dump_json(exclude_none=True),
+    )
     await fault_point("snapshot.manifest_written")
     share = ReplsetPart(
         replset=part.replset,
@@ -292,11 +304,11 @@ def _assembled(
     )
 
 
-async def _prove_stored(storage: Storage, share: ReplsetPart, last_write: OpTime) -> None:
+async def _prove_stored(storage: Storage, share: ReplsetPart, last_write: OpTime) -> set[str]:
     """Every object of one replica set is there with its size, and it was read and archived to one
     end with the others. Digests were taken of what was sent; that a storage keeps what it was sent
-    is what `verify` and restores prove."""
-    text = await get_json(storage, share.manifest_key, sha256=share.manifest_sha256)
+    is what `verify` and restores prove. Answers the data keys that they are encrypted with."""
+    text = await get_public_json(storage, share.manifest_key, sha256=share.manifest_sha256)
     manifest = Manifest.model_validate_json(text)
     if not manifest.read_end <= manifest.last_write == last_write:
         raise IntegrityError(
@@ -320,6 +332,7 @@ async def _prove_stored(storage: Storage, share: ReplsetPart, last_write: OpTime
     async with asyncio.TaskGroup() as group:
         for _ in range(_STATS_AT_ONCE):
             group.create_task(prove())
+    return manifest.key_ids
 
 
 async def _publish(storage: Storage, backup: Backup) -> None:

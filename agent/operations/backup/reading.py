@@ -19,6 +19,7 @@ from agent.archive.framing import Frame
 from agent.archive.layout import BUNDLES, FORMAT_VERSION, chunk_key
 from agent.archive.manifest import ChunkObject, CollectionEntry, Segment
 from agent.archive.objects import put_framed
+from agent.archive.vault import sealed_by, stored_name
 from agent.clock import Clock
 from agent.errors import NodeUnavailable
 from agent.faults import fault_point
@@ -137,7 +138,10 @@ class ChunkWriter:
     async def store(self, owner: str, segments: list[Segment], frames: list[Frame]) -> ChunkObject:
         """Store one object; `owner` is a collection's UUID or `BUNDLES`."""
         self.check()
-        key = chunk_key(self.replset, owner, self.op_id, self.epoch, next(self._numbers))
+        key = stored_name(
+            self.storage,
+            chunk_key(self.replset, owner, self.op_id, self.epoch, next(self._numbers)),
+        )
         header = {
             "kind": "chunk",
             "format_version": FORMAT_VERSION,
@@ -154,6 +158,7 @@ class ChunkWriter:
             sha256=digest,
             plain_bytes=sum(frame.plain_bytes for frame in frames),
             segments=tuple(segments),
+            key_id=sealed_by(self.storage, key),
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from agent.archive.layout import journal_prefix
+from agent.archive.vault import with_one_key
 from agent.errors import StoreUnavailable, Superseded, TidelogError, root_cause
 from agent.operations.context import PartContext, Services
 from agent.storage.base import Storage
@@ -101,7 +102,7 @@ async def open_targets(part: PartContext, spec: BackupSpec) -> Storage:
     except BaseException:
         await storage.aclose()
         raise
-    return storage
+    return await with_one_key(storage, list(opened.values()))
 
 
 async def _opened(

@@ -18,6 +18,7 @@ from agent.archive.extended import to_extended
 from agent.archive.layout import replay_base_key
 from agent.archive.manifest import CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
+from agent.archive.vault import stored_name, write_for
 from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused, root_cause
 from agent.mongo.apply.probe import check_privileges
 from agent.mongo.catalogue import CatalogueRow, read_catalogue
@@ -155,7 +156,10 @@ class _Work:
     async def _beginning(self, slices: Sequence[SliceRef]) -> Beginning:
         """What the target looked like before anything was applied: as the first worker wrote it
         down, or, for the first worker, as it is now."""
-        key = replay_base_key(self._part.operation.name, self._part.replset)
+        await write_for(self._storage, "restore", self._part.operation.id)
+        key = stored_name(
+            self._storage, replay_base_key(self._part.operation.name, self._part.replset)
+        )
         try:
             await self._storage.stat(key)
         except ObjectNotFound:

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from agent.archive.layout import FORMAT_VERSION, backup_key, backup_name_of
+from agent.archive.layout import READABLE_VERSION, backup_key, backup_name_of
 from agent.archive.manifest import Manifest, SliceRef
 from agent.archive.objects import get_json
 from agent.errors import (
@@ -21,6 +21,7 @@ from agent.errors import (
     TargetNotCovered,
     UnsupportedVersion,
 )
+from agent.operations.backup.secrecy import unsealed
 from agent.storage.base import Storage, get_bytes
 from agent.wire.backups import Backup, ReplsetPart
 from agent.wire.optime import OpTime
@@ -54,12 +55,12 @@ async def read_backup(storage: Storage, name: str) -> Backup:
         backup = Backup.model_validate_json(data)
     except ValidationError as error:
         raise IntegrityError(f"{backup_key(name)} cannot be read: {error}") from error
-    if backup.format_version > FORMAT_VERSION:
+    if backup.format_version > READABLE_VERSION:
         raise UnsupportedVersion(
             f"the backup {name} has format version {backup.format_version}, and this agent knows "
-            f"up to {FORMAT_VERSION}"
+            f"up to {READABLE_VERSION}"
         )
-    return backup
+    return await unsealed(storage, backup, data)
 
 
 async def _names(storage: Storage) -> AsyncIterator[str]:
@@ -76,10 +77,10 @@ async def read_manifest(storage: Storage, share: ReplsetPart) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise IntegrityError(f"{share.manifest_key} cannot be read: {error}") from error
-    if manifest.format_version > FORMAT_VERSION:
+    if manifest.format_version > READABLE_VERSION:
         raise UnsupportedVersion(
             f"{share.manifest_key} has format version {manifest.format_version}, and this agent "
-            f"knows up to {FORMAT_VERSION}"
+            f"knows up to {READABLE_VERSION}"
         )
     return manifest
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from agent.archive.codec import in_thread
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
+from agent.archive.vault import keyring_of
 from agent.errors import IntegrityError, ObjectNotFound, Refused, TargetNotCovered
 from agent.operations.restore.plan import Plan
 from agent.replay.commands import KNOWN
@@ -119,10 +120,21 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
 
 
+async def prove_keys(storage: Storage, items: Iterable[Item]) -> None:
+    """The keys of all objects unwrap on this agent, now. Raises `KeyUnusable`, or
+    `KeyServiceUnavailable`."""
+    key_ids = {item.key_id for item in items if item.key_id}
+    keyring = keyring_of(storage)
+    if key_ids and keyring is not None:
+        await keyring.prove(key_ids)
+
+
 async def prove_objects(
     storage: Storage, items: Sequence[Item], on_proven: Callable[[Item], None]
 ) -> None:
-    """Read every object and compare it with its digest. Raises `IntegrityError` naming one."""
+    """Unwrap every key, read every object and compare it with its digest. Raises `KeyUnusable`
+    and `IntegrityError` naming one."""
+    await prove_keys(storage, items)
     remaining = iter(items)
 
     async def prove() -> None:
@@ -153,7 +165,9 @@ async def _prove(storage: Storage, item: Item) -> None:
 
 
 async def find_objects(storage: Storage, items: Sequence[Item]) -> None:
-    """Every object is there with its size. Raises `IntegrityError` naming one."""
+    """Every object is there with its size, every key unwraps. Raises `KeyUnusable` and
+    `IntegrityError` naming one."""
+    await prove_keys(storage, items)
     remaining = iter(items)
 
     async def find() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from agent.archive.codec import expand, in_thread
-from agent.archive.framing import dissect
 from agent.archive.manifest import ChunkObject, Segment, SliceRef
-from agent.archive.objects import fetch
+from agent.archive.objects import fetch, plain_frames
 from agent.errors import IntegrityError
 from agent.storage.base import Storage
 
@@ -15,9 +13,8 @@ from agent.storage.base import Storage
 async def frames(storage: Storage, item: ChunkObject | SliceRef) -> AsyncIterator[bytes]:
     """The plain frames of an object, one at a time. Raises `IntegrityError`."""
     data = await fetch(storage, item.key, size_bytes=item.size_bytes, sha256=item.sha256)
-    _, found = dissect(data, item.key)
-    for stored, size in found:
-        yield await in_thread(expand, stored, size, item.key)
+    async for frame in plain_frames(storage, data, item.key):
+        yield frame
 
 
 async def pieces(

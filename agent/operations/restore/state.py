@@ -17,9 +17,11 @@ import structlog
 from pydantic import Field
 
 from agent.archive.layout import restore_key
+from agent.archive.objects import put_text
+from agent.archive.vault import stored_name, write_for
 from agent.clock import Clock
 from agent.errors import Permanent, Transient
-from agent.storage.base import Storage, put_bytes
+from agent.storage.base import Storage
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
@@ -105,6 +107,7 @@ class StateKeeper:
         self._record = record
         self._storage = storage
         self._clock = clock
+        self._name = name
         self._key_of = partial(restore_key, name, replset, epoch)
         self._mirrored = 0
         self._mirrored_at = clock.monotonic()
@@ -131,7 +134,9 @@ class StateKeeper:
     async def _mirror(self, state: State) -> None:
         text = state.model_dump_json(exclude_none=True)
         try:
-            await put_bytes(self._storage, self._key_of(self._mirrored), text.encode())
+            await write_for(self._storage, "restore", self._name)
+            key = stored_name(self._storage, self._key_of(self._mirrored))
+            await put_text(self._storage, key, text)
         except (Transient, Permanent) as error:
             # A repository that may only be read can be restored from.
             log.warning("restore.not_mirrored", error=str(error))

@@ -77,7 +77,10 @@ def test_raw_frame_of_any_bytes_is_valid_zstd(plain: bytes) -> None:
 @given(data=st.data())
 def test_a_harmed_object_is_refused_or_still_says_its_sizes(data: st.DataObject) -> None:
     """Without a digest not every change can be seen; but nothing but `IntegrityError` comes out."""
-    frames = [Compression()._frame(b"some documents " * 20), Compression("none")._frame(b"more")]
+    frames = [
+        Compression().frame_of(b"some documents " * 20),
+        Compression("none").frame_of(b"more"),
+    ]
     whole = bytearray(b"".join(assemble({"kind": "chunk", "count": 3}, frames)))
     position = data.draw(st.integers(0, len(whole) - 1))
     whole[position] = data.draw(st.integers(0, 255))
@@ -93,7 +96,7 @@ def test_a_harmed_object_is_refused_or_still_says_its_sizes(data: st.DataObject)
 
 @given(cut=st.integers(0, 10_000), longer=st.booleans())
 def test_an_object_of_another_length_is_refused(cut: int, longer: bool) -> None:
-    whole = b"".join(assemble({"kind": "chunk"}, [Compression()._frame(b"abc" * 99)]))
+    whole = b"".join(assemble({"kind": "chunk"}, [Compression().frame_of(b"abc" * 99)]))
     harmed = whole + bytes(cut % 50 + 1) if longer else whole[: cut % len(whole)]
     with pytest.raises(IntegrityError, match="chunks/x"):
         open_object(harmed, "chunks/x")
@@ -122,7 +125,7 @@ def test_a_header_that_makes_no_sense_is_refused_by_name(text: bytes) -> None:
 
 
 def test_a_header_that_lies_about_a_frame_is_refused() -> None:
-    frame = Compression()._frame(b"0123456789" * 10)
+    frame = Compression().frame_of(b"0123456789" * 10)
     (prefix, text, stored) = assemble({}, [frame])
     lying = json.loads(text)
     lying["frames"][0][1] += 1

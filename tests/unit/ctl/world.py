@@ -13,6 +13,7 @@ import pytest
 
 from agent.errors import Conflict, NotFound, TidelogError
 from agent.wire.backups import Backup, ReplsetPart
+from agent.wire.encryption import Witness
 from agent.wire.events import Event, EventFilter
 from agent.wire.leases import Lease
 from agent.wire.nodes import NodeStatus, Role
@@ -68,6 +69,7 @@ class World:
     cancelled: list[str] = field(default_factory=list)
     filters: list[EventFilter] = field(default_factory=list)
     wakes: int = 0
+    witnesses: list[Witness] = field(default_factory=list)
 
     def becomes(self, after_s: float, **changes: Any) -> None:
         """The newest operation changes after so many seconds of waiting; with earlier ones kept."""
@@ -205,6 +207,14 @@ class _Events(_Repositories):
         raise KeyboardInterrupt
 
 
+class _Encryption:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def all(self) -> list[Witness]:
+        return self._world.witnesses
+
+
 class _FakeSession(Session):
     async def databases(self) -> dict[str, int]:
         return _world_of(self).databases
@@ -233,6 +243,7 @@ async def open_fake(world: World, invocation: Invocation) -> AsyncIterator[Sessi
         runs=one,
         events=cast(Any, _Events(world)),
         commands=one,
+        encryption=cast(Any, _Encryption(world)),
         clock=world.clock,
     )
 

@@ -1,0 +1,1 @@
+../docs/tidelog_decrypt.py
