@@ -13,7 +13,7 @@ carried out when the next item is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +35,7 @@ from agent.replay.entries import (
     id_key,
 )
 from agent.replay.resumption import Resumption
-from agent.replay.transactions import Committed, Transactions, nested
+from agent.replay.transactions import Committed, TransactionKey, Transactions, nested
 from agent.replay.zeros import may_hold_empty, restoring
 from agent.wire.optime import OpTime
 
@@ -118,6 +118,22 @@ class Interpreter:
             elif entry.op != NOOP and self._is_writing:
                 yield from self._writes(entry, position, position)
             self.position = position
+
+    def undecided(self) -> dict[TransactionKey, OpTime]:
+        """After all slices: transactions that are prepared and not decided, with where."""
+        return self._transactions.undecided()
+
+    def settle(self, decided: Mapping[TransactionKey, int | None]) -> Iterator[Write | Barrier]:
+        """What decisions that were found elsewhere ask for, in the order of the commits: when a
+        transaction commits, or None where it aborts."""
+        until = self._span.until
+        for key, at in sorted(decided.items(), key=lambda item: item[1] or 0):
+            is_visible = at is not None and at <= until
+            committed = self._transactions.decide(key, at if is_visible else None)
+            if committed is not None:
+                if not self._is_writing:
+                    self._begin_writing()
+                yield from self._commit(committed, until)
 
     def finish(self) -> list[str]:
         """All slices have been fed. Answers what is worth a warning."""

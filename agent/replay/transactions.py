@@ -24,6 +24,9 @@ from agent.wire.optime import OpTime
 
 MEMORY_BYTES: Final = 64 << 20
 
+TransactionKey = tuple[bytes, int]
+"""The session, as BSON, and the transaction's number in it: the same on every shard."""
+
 _NO_PREVIOUS: Final = 0
 
 
@@ -129,13 +132,30 @@ class Transactions:
     """All transactions that are open at the current place of the oplog."""
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._open: dict[tuple[bytes, int], Pending] = {}
+        self._open: dict[TransactionKey, Pending] = {}
         self._spool = Spool(memory_bytes)
 
     @property
     def prepared(self) -> int:
         """How many wait for a decision."""
         return sum(1 for pending in self._open.values() if pending.is_prepared)
+
+    def undecided(self) -> dict[TransactionKey, OpTime]:
+        """Those that wait for a decision, with where they were prepared."""
+        return {
+            key: OpTime.unpack(pending.last)
+            for key, pending in self._open.items()
+            if pending.is_prepared
+        }
+
+    def decide(self, key: TransactionKey, visible_at: int | None) -> Committed | None:
+        """What was found out elsewhere of a prepared one: when it commits, or (None) that it does
+        not. Answers the transaction that takes effect."""
+        pending = self._open.pop(key)
+        if visible_at is None:
+            _release(pending)
+            return None
+        return Committed(visible_at, pending.is_whole, tuple(pending.parts), None)
 
     @property
     def oldest(self) -> OpTime | None:
@@ -168,7 +188,7 @@ class Transactions:
         return Committed(visible_at, pending.is_whole, tuple(pending.parts), None)
 
     def _apply(
-        self, entry: Entry, fields: _Fields, command: _Fields, key: tuple[bytes, int] | None
+        self, entry: Entry, fields: _Fields, command: _Fields, key: TransactionKey | None
     ) -> Committed | None:
         data = entry.data
         found = command[b"applyOps"]
@@ -200,7 +220,7 @@ class Transactions:
         pending.is_prepared = is_prepare
         return None
 
-    def _continued(self, key: tuple[bytes, int] | None, previous: int) -> Pending | None:
+    def _continued(self, key: TransactionKey | None, previous: int) -> Pending | None:
         """The open chain that an entry goes on with. Another chain under the same key, or an older
         transaction of the session, was left unfinished by a primary that stepped down."""
         if key is None:
@@ -226,7 +246,12 @@ def _release(pending: Pending | None) -> None:
         part.release()
 
 
-def _key(data: bytes, fields: _Fields) -> tuple[bytes, int] | None:
+def key_of(data: bytes, at: int) -> TransactionKey | None:
+    """The transaction that a document names, if it names one."""
+    return _key(data, _fields(data, at))
+
+
+def _key(data: bytes, fields: _Fields) -> TransactionKey | None:
     if b"lsid" not in fields or b"txnNumber" not in fields:
         return None
     lsid = fields[b"lsid"]
