@@ -77,6 +77,7 @@ EVENTS: Final = {
     "part.progress_not_written": "progress will be written later",
     "part.taken": "this agent works for its replica set",
     "restore.not_mirrored": "the state of a restore could not be copied to the repository",
+    "restore.transactions_decided": "what became of transactions prepared at that moment is known",
     "restore.stage_done": "a stage of a restore is done",
     "runner.look_failed": "the operations could not be read; tried again at the next wake-up",
     "session.broken": "leading or working broke off; the operation waits for the next bid",

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.wire.privileges import BACKUP, BACKUP_ROLE, RESTORE, RESTORE_ROLE, Privilege
+from agent.wire.privileges import (
+    BACKUP,
+    BACKUP_ROLE,
+    RESTORE,
+    RESTORE_ROLE,
+    RESTORE_SHARDED,
+    Privilege,
+)
 
 Document = dict[str, Any]
 
@@ -29,5 +36,5 @@ class Role:
 
 FOR_BACKUP: Final = Role(BACKUP_ROLE, BACKUP)
 """Enough for backups and for point-in-time archiving."""
-FOR_RESTORE: Final = Role(RESTORE_ROLE, RESTORE)
+FOR_RESTORE: Final = Role(RESTORE_ROLE, (*RESTORE, *RESTORE_SHARDED))
 """What restores need beside it."""

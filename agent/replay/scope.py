@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agent.errors import ConfigError
 from agent.wire.namespaces import (
+    ROUTING,
     TEMPORARY,
     USERS_AND_ROLES,
     Selection,
@@ -86,6 +87,8 @@ class Scope:
 
     def wants(self, uuid: bytes, namespace: str) -> bool:
         """Whether a collection is taken over."""
+        if namespace in ROUTING:
+            return self.selection.routing
         if not is_archived(namespace):
             return False
         if namespace in USERS_AND_ROLES:
@@ -109,6 +112,8 @@ class Scope:
         """The name on the target of a wanted collection that bears this one at the source."""
         if namespace in USERS_AND_ROLES:
             return f"admin.{TEMPORARY}{'Users' if namespace.endswith('users') else 'Roles'}"
+        if namespace in ROUTING:
+            return routing_copy(namespace)
         name = self._target_name(namespace)
         if name is not None:
             return name
@@ -120,7 +125,7 @@ class Scope:
         database, collection = split(self._target_name(namespace) or namespace)
         if collection == VIEWS and not self.is_full and database in self.views_on_target:
             return self.views_on_target[database]
-        if self.fresh_seed is None and namespace not in USERS_AND_ROLES:
+        if self.fresh_seed is None and namespace not in (*USERS_AND_ROLES, *ROUTING):
             return uuid
         return derived_uuid(f"{self.fresh_seed}/{uuid.hex()}")
 
@@ -150,6 +155,11 @@ class Scope:
         if split(namespace)[1] == VIEWS and split(self.renaming.source)[0] == split(namespace)[0]:
             return f"{split(self.renaming.target)[0]}.{VIEWS}"
         return self.renaming.map(namespace)
+
+
+def routing_copy(namespace: str) -> str:
+    """Where the routing documents of a backup wait until they are merged into the target's."""
+    return f"admin.{TEMPORARY}{split(namespace)[1].capitalize()}"
 
 
 def derived_uuid(text: str) -> bytes:

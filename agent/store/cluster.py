@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agent.store.connection import Control, translated
+from agent.store.routing import RoutingTables
 from agent.wire.topology import Topology, topology_of, unsharded
 
 Document = dict[str, Any]
 
 _CONFIG: Final = "config"
+ROUTER_ALIVE_S: Final = 60
 
 
 class ClusterView:
@@ -24,6 +26,11 @@ class ClusterView:
         self._config = control.database.client.get_database(
             _CONFIG, read_concern=control.database.read_concern
         )
+
+    @property
+    def routing(self) -> RoutingTables:
+        """The routing tables; empty for a plain replica set."""
+        return RoutingTables(self._control)
 
     @property
     def is_sharded(self) -> bool:
@@ -37,6 +44,15 @@ class ClusterView:
         with translated("reading the shards"):
             rows = await self._config["shards"].find({}, {"host": 1}).to_list(None)
         return topology_of(self._control.replset, rows)
+
+    async def routers(self) -> list[str]:
+        """The mongos that reported within the last minute (they do every ten seconds)."""
+        if not self.is_sharded:
+            return []
+        since = {"$expr": {"$gt": ["$ping", {"$subtract": ["$$NOW", ROUTER_ALIVE_S * 1000]}]}}
+        with translated("reading which mongos run"):
+            rows = await self._config["mongos"].find(since, {"_id": 1}).to_list(None)
+        return sorted(str(row["_id"]) for row in rows)
 
     async def migrations(self) -> list[str]:
         """Collections of which a range is being moved now."""

@@ -29,6 +29,7 @@ from agent.wire.collections import (
     RESTORES,
     SLICES,
 )
+from agent.wire.namespaces import ROUTING, split
 
 Document = dict[str, Any]
 
@@ -137,6 +138,28 @@ RESTORE: Final = (
     ),
 )
 """What restores need beside the privileges for backups."""
+
+_ROUTING_WRITES: Final = ("find", "insert", "update", "remove")
+
+RESTORE_SHARDED: Final = (
+    *(
+        Privilege({"db": split(name)[0], "collection": split(name)[1]}, _ROUTING_WRITES, "routing")
+        for name in ROUTING
+    ),
+    *(
+        Privilege({"db": "config", "collection": name}, ("find",), "whether anything moves")
+        for name in ("shards", "mongos", "migrations", "reshardingOperations")
+    ),
+    *(
+        Privilege({"db": "config", "collection": name}, ("find", "remove"), "tasks of old ranges")
+        for name in ("rangeDeletions", "migrationCoordinators")
+    ),
+    *(
+        Privilege({"db": "config", "collection": name}, ("find",), "what a shard knows of routing")
+        for name in ("cache.collections", "cache.databases")
+    ),
+)
+"""What restores of a sharded cluster need beside those: on config servers and on shards."""
 
 
 def missing(

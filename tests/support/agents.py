@@ -40,8 +40,11 @@ class AgentProcess:
         arguments: Sequence[str] = (),
         extra: Mapping[str, str] | None = None,
         uri: str | None = None,
+        lead: ReplicaSet | None = None,
     ) -> None:
         self.replset = replset
+        self.lead = lead or replset
+        """Where its registry is."""
         self.node = node
         self.log = log
         self.extra = dict(extra or {})
@@ -84,7 +87,7 @@ class AgentProcess:
 
     def announcement(self) -> dict[str, Any] | None:
         """Its document in the registry, if it is this very process's."""
-        found = self.replset.client().admin[_REGISTRY].find_one({"_id": self.id})
+        found = self.lead.client().admin[_REGISTRY].find_one({"_id": self.id})
         return found if found is not None and found.get("pid", self.pid) == self.pid else None
 
     def wait_announced(self, within_s: float = 20.0) -> dict[str, Any]:
@@ -164,6 +167,7 @@ class Agents:
 
     Leaving it asks the agents that still run to stop, and fails if one of them ended unasked or
     does not stop with status 0; with `graceful=False` they are killed and nothing is claimed.
+    Those of a sharded cluster find each other at its config servers, the `lead`.
     """
 
     def __init__(
@@ -174,6 +178,7 @@ class Agents:
         uri_of: Callable[[ReplicaSet, MongodNode], str] | None = None,
         directory: Path | None = None,
         graceful: bool = True,
+        lead: ReplicaSet | None = None,
     ) -> None:
         self._owned = directory is None
         self.directory = directory or Path(gettempdir(), f"tidelog-agents-{token_hex(6)}")
@@ -186,6 +191,7 @@ class Agents:
                 arguments=arguments,
                 extra=extra,
                 uri=uri_of(replset, node) if uri_of is not None else None,
+                lead=lead,
             )
             for replset in replsets
             for node in replset.data_nodes

@@ -31,6 +31,7 @@ from agent.wire.optime import OpTime
 from agent.wire.settings import Settings
 from agent.wire.specs import RestoreSpec
 from agent.wire.timelines import Run
+from agent.wire.topology import Topology, unsharded
 from tests.support.mongod import ReplicaSet
 
 BUDGET_BYTES = 256 << 20
@@ -214,6 +215,9 @@ class RestoreRun:
         async def runs(replset: str) -> list[Run]:
             return []
 
+        async def topology() -> Topology:
+            return unsharded(node.replset)
+
         services = SimpleNamespace(
             node=node,
             cluster_id=node.cluster_id,
@@ -221,6 +225,7 @@ class RestoreRun:
             clock=SystemClock(),
             budget_bytes=BUDGET_BYTES,
             runs=SimpleNamespace(seal=seal, runs=runs),
+            cluster=SimpleNamespace(topology=topology, is_sharded=False),
         )
         lease = SimpleNamespace(check=lambda: None, epoch=self.epoch)
         return PartContext(

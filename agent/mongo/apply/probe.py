@@ -19,12 +19,18 @@ from agent.mongo.apply.structure import drop
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 from agent.wire.namespaces import TEMPORARY, split
-from agent.wire.privileges import BACKUP, RESTORE, RESTORE_ROLE, missing
+from agent.wire.privileges import (
+    BACKUP,
+    RESTORE,
+    RESTORE_ROLE,
+    RESTORE_SHARDED,
+    missing,
+)
 
 _NAME: Final = f"{TEMPORARY}Probe"
 
 
-async def check_privileges(node: Node, database: str = "") -> None:
+async def check_privileges(node: Node, database: str = "", *, is_sharded: bool = False) -> None:
     """Compare what a restore needs, everywhere or in one database, with what the user may do.
     Where nobody logs in everybody may do everything. Raises `PermissionDenied`."""
     with translated("asking what the agent's user may do"):
@@ -32,7 +38,8 @@ async def check_privileges(node: Node, database: str = "") -> None:
     who = reply["authInfo"]
     if not who["authenticatedUsers"]:
         return
-    lacking = missing(who["authenticatedUserPrivileges"], [*RESTORE, *BACKUP], database)
+    needed = [*RESTORE, *BACKUP, *(RESTORE_SHARDED if is_sharded else ())]
+    lacking = missing(who["authenticatedUserPrivileges"], needed, database)
     if not lacking:
         return
     user = ", ".join(f"{one['user']} of {one['db']}" for one in who["authenticatedUsers"])

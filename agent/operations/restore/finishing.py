@@ -24,7 +24,8 @@ from agent.mongo.apply.structure import change, drop, drop_index
 from agent.mongo.apply.target import Present, collections
 from agent.operations.restore.job import MARKER, Job
 from agent.replay.catalogue import Collection
-from agent.wire.namespaces import split
+from agent.replay.scope import routing_copy
+from agent.wire.namespaces import ROUTING, split
 
 _IDENTITY: Final = "_id_"
 
@@ -128,7 +129,7 @@ async def _put(job: Job, namespace: str, principals: Iterable[dict[str, Any]]) -
 async def clean_up(job: Job) -> None:
     """Drop our own collections."""
     for present in await collections(job.node):
-        if present.ns in (USERS, ROLES, MARKER):
+        if present.ns in (USERS, ROLES, MARKER, *map(routing_copy, ROUTING)):
             job.check()
             await drop(job.node, present.ns, present.uuid)
 

@@ -10,6 +10,7 @@ from typing import Final
 from agent.archive.manifest import ChunkObject, SliceRef
 from agent.clock import Clock
 from agent.mongo.node import Node
+from agent.operations.restore.deciding import Evidence
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.state import StateKeeper
 from agent.replay.catalogue import Catalogue
@@ -75,6 +76,8 @@ class Base:
     slices: tuple[SliceRef, ...]
     until: OpTime
     """Inclusive."""
+    evidence: Evidence | None = None
+    """Where decisions on transactions over several shards are looked for; None without shards."""
 
 
 @dataclass(slots=True)

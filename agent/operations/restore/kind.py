@@ -1,4 +1,9 @@
-"""`ctl restore`: one replica set's share a part, each carried out by the agent of its primary."""
+"""`ctl restore`: one replica set's share a part, each carried out by the agent of its primary.
+
+Of a sharded cluster every replica set gets a part, also a shard that the backup has nothing for.
+Parts wait for each other at two places (see `together`): nothing is touched before all have proven
+what they need, and what a shard owns is known when the config servers have their routing tables.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,18 @@ from typing import Any, Final
 
 from agent.archive.manifest import SliceRef
 from agent.errors import ConfigError
+from agent.operations.balancing import keep_still, let_go
 from agent.operations.context import LeadContext, PartContext, Services
 from agent.operations.copies import known_backup, opened, profile_of
+from agent.operations.restore.assigning import assign
 from agent.operations.restore.catalogue import base_catalogue
+from agent.operations.restore.cluster import check_cluster
+from agent.operations.restore.deciding import EVIDENCE, pin_evidence
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.plan import (
     Plan,
-    assign,
     chosen_slices,
+    nothing,
     read_backup,
     read_manifest,
 )
@@ -27,7 +36,7 @@ from agent.operations.restore.preflight import (
     find_objects,
     wanted_objects,
 )
-from agent.operations.restore.selecting import resolve, scope_of
+from agent.operations.restore.selecting import check_found, resolve, scope_of
 from agent.operations.restore.work import RestoreWork
 from agent.storage.base import Storage
 from agent.storage.routed import Routed
@@ -36,9 +45,12 @@ from agent.wire.optime import OpTime
 from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings
 from agent.wire.specs import RestoreSpec
+from agent.wire.topology import Topology
 
 PROFILE: Final = "profile"
 """Field of the result: where the backup is taken from, chosen once."""
+STILL_WITHIN_S: Final = 60.0
+"""How long a move of a range that runs is waited for."""
 LOAD_BYTES_A_S = 20 << 20
 OPERATIONS_A_S = 20_000
 
@@ -53,26 +65,36 @@ class RestoreKind:
         spec = RestoreSpec.from_document(operation.spec)
         services, settings = lead.services, lead.settings
         profile = await _profile(services, settings, spec)
+        topology = await services.cluster.topology()
         async with sources(services, settings, profile, spec) as found:
-            plans = await make_plans(services, found, spec, [services.node.replset])
+            plans = await make_plans(services, found, spec, topology)
+            if not spec.dry_run:
+                await keep_still(services, operation.id, within_s=STILL_WITHIN_S)
+            first = next(iter(plans.values()))
+            await check_cluster(services, found.of, spec, plans)
             for plan in plans.values():
                 check_slices(plan)
                 check_commands(plan.slices)
-                await resolve(found.base, plan, scope_of(spec, plan.backup))
-        await services.operations.merge_result(operation.id, lead.lease.epoch, {PROFILE: profile})
+            await check_found(found.of, list(plans.values()), scope_of(spec, first))
+            chosen: dict[str, Any] = {PROFILE: profile}
+            if topology.is_sharded:
+                # All parts have to look at the same slices.
+                chosen[EVIDENCE] = await pin_evidence(found.all, first)
+        await services.operations.merge_result(operation.id, lead.lease.epoch, chosen)
         return [] if spec.dry_run else sorted(plans)
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
-        """Parts do not wait for each other."""
+        """Parts see for themselves how far the others are."""
 
     async def work(self, part: PartContext) -> dict[str, Any]:
         """Restore this replica set, or go on where another worker stopped."""
         spec = RestoreSpec.from_document(part.operation.spec)
         profile = part.operation.result.get(PROFILE, MAIN)
+        topology = await part.services.cluster.topology()
         async with sources(part.services, part.settings, profile, spec) as found:
-            plans = await make_plans(part.services, found, spec, [part.replset])
+            plans = await make_plans(part.services, found, spec, topology, only=part.replset)
             plan = plans[part.replset]
-            return await RestoreWork(part, found.of(plan), spec, plan).run()
+            return await RestoreWork(part, found.of(plan), spec, plan, found.all).run()
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """Record the restore; or answer the plan that a dry run is for."""
@@ -80,6 +102,7 @@ class RestoreKind:
         if spec.dry_run:
             profile = operation.result.get(PROFILE, MAIN)
             return {"backup": spec.backup, "plan": await self._describe(lead, spec, profile)}
+        await let_go(lead.services, operation.id)
         until = operation.parts[0].result["restored_to"]
         await lead.services.catalog.save_restore(
             {
@@ -94,8 +117,9 @@ class RestoreKind:
         return {"backup": spec.backup, "restored_to": until}
 
     async def _describe(self, lead: LeadContext, spec: RestoreSpec, profile: str) -> dict[str, Any]:
+        topology = await lead.services.cluster.topology()
         async with sources(lead.services, lead.settings, profile, spec) as found:
-            plans = await make_plans(lead.services, found, spec, [lead.services.node.replset])
+            plans = await make_plans(lead.services, found, spec, topology)
             return {
                 "backup": spec.backup,
                 "profile": profile,
@@ -113,6 +137,13 @@ class Sources:
     base: Storage
     slices: Storage | None
     """`main`, where a later moment than the backup's own is wanted."""
+
+    @property
+    def all(self) -> tuple[Storage, ...]:
+        """Each once."""
+        if self.slices is None or self.slices is self.base:
+            return (self.base,)
+        return (self.base, self.slices)
 
     def of(self, plan: Plan) -> Storage:
         """Both as one, for what this plan needs."""
@@ -148,14 +179,28 @@ async def _profile(services: Services, settings: Settings, spec: RestoreSpec) ->
 
 
 async def make_plans(
-    services: Services, found: Sources, spec: RestoreSpec, targets: list[str]
+    services: Services,
+    found: Sources,
+    spec: RestoreSpec,
+    topology: Topology,
+    *,
+    only: str | None = None,
 ) -> dict[str, Plan]:
-    """What goes to each replica set. Raises `Refused`, `ConfigError`, `IntegrityError`."""
+    """What goes to each replica set, or to one. Raises `Refused`, `ConfigError`,
+    `IntegrityError`."""
     backup = await read_backup(found.base, spec.backup)
     if backup.type != "logical":
         raise ConfigError(f"the backup {backup.id} is {backup.type}, not logical")
+    assignment = assign(backup, topology, spec.replset_remapping)
     plans: dict[str, Plan] = {}
-    for target, share in assign(backup, targets, spec.replset_remapping).items():
+    for member in topology.members:
+        if only not in (None, member.replset):
+            continue
+        share = assignment.shares[member.replset]
+        if share is None:
+            until = spec.time or backup.last_write
+            plans[member.replset] = nothing(backup, member, topology, until)
+            continue
         manifest = await read_manifest(found.base, share)
         further: tuple[SliceRef, ...] = ()
         idle_until: OpTime | None = None
@@ -169,8 +214,13 @@ async def make_plans(
             reached = further[-1].end if further else manifest.last_write
             if backup.cluster_id == services.cluster_id:
                 idle_until = await _idle_until(services, share.replset, reached)
-        slices, until = chosen_slices(manifest, spec.time, further, idle_until)
-        plans[target] = Plan(backup, share, manifest, slices, until)
+        slices, reached = chosen_slices(manifest, spec.time, further, idle_until)
+        # All replica sets of a cluster go to one moment; where a shard was idle nothing lies
+        # between the end of its slices and that moment.
+        until = reached if spec.time is None or not topology.is_sharded else spec.time
+        plans[member.replset] = Plan(
+            backup, member, share, manifest, slices, until, reached, topology, assignment.shards
+        )
     return plans
 
 
@@ -189,7 +239,7 @@ def estimated_s(load_bytes: int, operations: int) -> int:
 
 async def describe(storage: Storage, spec: RestoreSpec, target: str, plan: Plan) -> dict[str, Any]:
     """One replica set's plan, for people; proves that every object is there."""
-    scope = await resolve(storage, plan, scope_of(spec, plan.backup))
+    scope = await resolve(storage, plan, scope_of(spec, plan))
     objects = wanted_objects(plan.manifest, scope)
     items: list[Item] = [*objects, *plan.slices]
     await find_objects(storage, items)
@@ -198,7 +248,7 @@ async def describe(storage: Storage, spec: RestoreSpec, target: str, plan: Plan)
     segments = [s for item in objects for s in item.segments if s.uuid in wanted]
     return {
         "replset": target,
-        "from": plan.share.replset,
+        "from": None if plan.share is None else plan.share.replset,
         "restored_to": plan.until.to_json(),
         "collections": len(catalogue),
         "documents": sum(segment.count for segment in segments),

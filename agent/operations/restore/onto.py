@@ -64,6 +64,11 @@ class OplogReplayKind:
         spec = OplogReplaySpec.from_document(operation.spec)
         if spec.start >= spec.end:
             raise ConfigError(f"the span from {spec.start} to {spec.end} is empty")
+        if lead.services.cluster.is_sharded:
+            raise Refused(
+                "oplog-replay works on replica sets, and this is a sharded cluster",
+                hint="restore a backup to a moment with 'ctl restore --time'",
+            )
         target = lead.services.node.replset
         storage = await lead.services.open_storage(lead.settings, MAIN)
         try:

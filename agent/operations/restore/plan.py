@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import ValidationError
@@ -13,11 +13,9 @@ from agent.archive.layout import READABLE_VERSION, backup_key, backup_name_of
 from agent.archive.manifest import Manifest, SliceRef
 from agent.archive.objects import get_json
 from agent.errors import (
-    ConfigError,
     IntegrityError,
     NotFound,
     ObjectNotFound,
-    Refused,
     TargetNotCovered,
     UnsupportedVersion,
 )
@@ -25,6 +23,7 @@ from agent.operations.backup.secrecy import unsealed
 from agent.storage.base import Storage, get_bytes
 from agent.wire.backups import Backup, ReplsetPart
 from agent.wire.optime import OpTime
+from agent.wire.topology import Member, Topology
 
 _NEAREST: Final = 3
 
@@ -34,11 +33,42 @@ class Plan:
     """One replica set's share of a restore."""
 
     backup: Backup
-    share: ReplsetPart
+    target: Member
+    share: ReplsetPart | None
+    """None for a shard that the backup has nothing for: it is emptied."""
     manifest: Manifest
     slices: tuple[SliceRef, ...]
     until: OpTime
     """Inclusive."""
+    reached: OpTime
+    """Where the slices have to reach; earlier than `until` where nothing happened in between."""
+    topology: Topology
+    """Of the target."""
+    shards: Mapping[str, str] = field(default_factory=dict)
+    """`{name of a shard in the backup: its name here}`."""
+
+    @property
+    def source(self) -> str:
+        """The replica set that it comes from, for messages."""
+        return self.target.replset if self.share is None else self.share.replset
+
+
+def nothing(backup: Backup, target: Member, topology: Topology, until: OpTime) -> Plan:
+    """The share of a shard that the backup has nothing for."""
+    manifest = Manifest(
+        backup=backup.id,
+        op_id=backup.op_id,
+        replset=target.replset,
+        epoch=0,
+        first_write=until,
+        catalogue_at=until,
+        read_end=until,
+        last_write=until,
+        catalogue=(),
+        objects=(),
+        slices=(),
+    )
+    return Plan(backup, target, None, manifest, (), until, until, topology)
 
 
 async def read_backup(storage: Storage, name: str) -> Backup:
@@ -83,38 +113,6 @@ async def read_manifest(storage: Storage, share: ReplsetPart) -> Manifest:
             f"knows up to {READABLE_VERSION}"
         )
     return manifest
-
-
-def assign(
-    backup: Backup, targets: Sequence[str], remapping: Mapping[str, str]
-) -> dict[str, ReplsetPart]:
-    """Whose share goes to which replica set: `{target: share}`. Same names unless remapped.
-
-    Raises `Refused` with the flag to give, `ConfigError` for a remapping that means nothing.
-    """
-    sources = {share.replset: share for share in backup.replsets}
-    unknown = sorted(set(remapping) - set(sources))
-    if unknown:
-        raise ConfigError(
-            f"the backup {backup.id} holds no replica set {unknown[0]}",
-            hint=f"it holds {', '.join(sorted(sources))}",
-        )
-    found: dict[str, ReplsetPart] = {}
-    for source, share in sources.items():
-        target = remapping.get(source, source)
-        if target not in targets:
-            raise Refused(
-                f"the backup {backup.id} is of replica set {source}, and there is no {target} here",
-                hint=f"add --replset-remapping {_best(targets, sources)}={source}",
-            )
-        if target in found:
-            raise ConfigError(f"two replica sets would be restored to {target}")
-        found[target] = share
-    return found
-
-
-def _best(targets: Sequence[str], sources: Mapping[str, ReplsetPart]) -> str:
-    return next((target for target in targets if target not in sources), targets[0])
 
 
 def chosen_slices(

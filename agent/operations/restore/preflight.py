@@ -42,7 +42,7 @@ def wanted_objects(manifest: Manifest, scope: Scope) -> list[ChunkObject]:
 def check_slices(plan: Plan) -> None:
     """The slices link from `first_write` to the wanted moment. Raises `IntegrityError`."""
     manifest, slices = plan.manifest, plan.slices
-    if not slices and manifest.first_write < plan.until:
+    if not slices and manifest.first_write < plan.reached:
         raise IntegrityError(f"no slices begin at the first write {manifest.first_write}")
     reached = slices[0].start if slices else manifest.first_write
     if reached > manifest.first_write:
@@ -58,8 +58,8 @@ def check_slices(plan: Plan) -> None:
             raise IntegrityError(f"{item.key} does not continue {previous.key}")
         previous = item
         reached = item.end
-    if max(reached, manifest.last_write) < plan.until:
-        raise IntegrityError(f"the slices end at {reached}, before {plan.until}")
+    if max(reached, manifest.last_write) < plan.reached:
+        raise IntegrityError(f"the slices end at {reached}, before {plan.reached}")
 
 
 def check_chain(slices: Sequence[SliceRef], since: OpTime, until: OpTime) -> None:

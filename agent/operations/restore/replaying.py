@@ -12,8 +12,10 @@ recorded as the checkpoint from which another worker would go on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
+
+import structlog
 
 from agent.archive.manifest import SliceRef
 from agent.errors import RestoreFailed
@@ -24,12 +26,13 @@ from agent.mongo.apply.target import find_all
 from agent.mongo.translate import CommandFailed
 from agent.operations.restore.carrying import carry_out
 from agent.operations.restore.creating import marking
+from agent.operations.restore.deciding import find_decisions
 from agent.operations.restore.job import MARKER, Job, is_over
 from agent.operations.restore.loading import names_by_uuid
 from agent.operations.restore.reading import slice_entries
 from agent.operations.restore.state import Stage
 from agent.pipeline.channel import Channel
-from agent.replay.interpreter import Barrier, Interpreter, Span
+from agent.replay.interpreter import Barrier, Interpreter, Span, Write
 from agent.replay.resumption import Resumption
 from agent.replay.transactions import Transactions
 from agent.wire.optime import ZERO, OpTime
@@ -38,6 +41,8 @@ BATCH_OPERATIONS: Final = 1000
 BATCH_BYTES: Final = 4 << 20
 CHECKPOINT_EVERY_S: Final = 3.0
 RECORD_EVERY_S: Final = 1.0
+
+log = structlog.stdlib.get_logger()
 
 
 class Lane:
@@ -106,7 +111,12 @@ class Replayer:
             async for frames in slices:
                 if not self._interpreter.is_done:
                     await self._replay(frames)
-            self._job.keeper.warn(*self._interpreter.finish())
+            is_again = self._job.keeper.state.stage.is_past(Stage.REPLAYED)
+            if not is_again:
+                await self._settle()
+            warnings = self._interpreter.finish()
+            if not is_again:
+                self._job.keeper.warn(*warnings)
             await self._drain()
             for lane in self._lanes:
                 await lane.close()
@@ -118,27 +128,44 @@ class Replayer:
         await slices.close()
 
     async def _replay(self, frames: list[bytes]) -> None:
-        lanes, ways = self._lanes, len(self._lanes)
         for frame in frames:
-            for item in self._interpreter.interpret(frame):
-                if isinstance(item, Barrier):
-                    await self._drain()
-                    await self._carry_out(item)
-                    continue
-                route, operation, is_lenient = item
-                if route is None:
-                    await self._drain()
-                    await self._write_alone(operation, is_lenient)
-                    continue
-                lane = lanes[route % ways]
-                if lane.add(operation, is_lenient):
-                    await lane.send()
-                    await asyncio.sleep(0)
+            await self._carry_on(self._interpreter.interpret(frame))
             self._job.tally.bytes_done += len(frame)
             if self._job.clock.monotonic() - self._drained_at > CHECKPOINT_EVERY_S:
                 await self._drain()
                 self._reached = OpTime.unpack(self._interpreter.position)
             await asyncio.sleep(0)
+
+    async def _settle(self) -> None:
+        """What is prepared and not decided at the end, the slices of all shards decide."""
+        undecided = self._interpreter.undecided()
+        evidence = self._job.base.evidence
+        if not undecided or evidence is None:
+            return
+        decisions = await find_decisions(evidence, undecided)
+        log.info(
+            "restore.transactions_decided",
+            prepared=len(undecided),
+            undecided=decisions.undecided,
+        )
+        await self._carry_on(self._interpreter.settle(decisions.found))
+
+    async def _carry_on(self, items: Iterator[Write | Barrier]) -> None:
+        lanes, ways = self._lanes, len(self._lanes)
+        for item in items:
+            if isinstance(item, Barrier):
+                await self._drain()
+                await self._carry_out(item)
+                continue
+            route, operation, is_lenient = item
+            if route is None:
+                await self._drain()
+                await self._write_alone(operation, is_lenient)
+                continue
+            lane = lanes[route % ways]
+            if lane.add(operation, is_lenient):
+                await lane.send()
+                await asyncio.sleep(0)
 
     async def _drain(self) -> None:
         for lane in self._lanes:

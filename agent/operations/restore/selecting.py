@@ -7,7 +7,7 @@ anything begins. Slices say which commands they hold: those without a rename are
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,7 +21,6 @@ from agent.operations.restore.reading import pieces, slice_entries
 from agent.replay.entries import COMMAND, Entry, command_name, entries
 from agent.replay.scope import VIEWS, Renaming, Scope
 from agent.storage.base import Storage
-from agent.wire.backups import Backup
 from agent.wire.namespaces import Selection, check_patterns, logical_name, split
 from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
@@ -42,8 +41,9 @@ class Names:
         return self.renamed.get(uuid, name)
 
 
-def scope_of(spec: RestoreSpec, backup: Backup) -> Scope:
+def scope_of(spec: RestoreSpec, plan: Plan) -> Scope:
     """What the specification asks for, before names are resolved. Raises `ConfigError`."""
+    backup, routing = plan.backup, plan.target.is_config
     check_patterns(spec.ns + spec.exclude_ns)
     renaming = None
     if spec.ns_from is not None or spec.ns_to is not None:
@@ -64,24 +64,37 @@ def scope_of(spec: RestoreSpec, backup: Backup) -> Scope:
         # All of a selective backup is no more than what it was narrowed to.
         include, exclude = backup.ns, backup.exclude_ns
     return Scope(
-        selection=Selection(include, exclude, principals),
-        held=Selection(backup.ns, backup.exclude_ns, backup.with_users_and_roles),
+        selection=Selection(include, exclude, principals, routing),
+        held=Selection(backup.ns, backup.exclude_ns, backup.with_users_and_roles, routing),
         renaming=renaming,
     )
 
 
 async def resolve(storage: Storage, plan: Plan, scope: Scope) -> Scope:
-    """The scope with the final names of renamed collections; every name a person gave is found.
-
-    Raises `NotFound` naming the pattern that nothing matches, `IntegrityError`.
-    """
+    """The scope with the final names of renamed collections. Raises `IntegrityError`."""
     if scope.is_full:
         return scope
-    names = await _read_names(storage, plan)
-    resolved = replace(scope, final_names=names.renamed)
-    if scope.selection.include != plan.backup.ns:
-        await _check_found(storage, plan, resolved, names)
-    return resolved
+    return replace(scope, final_names=(await _read_names(storage, plan)).renamed)
+
+
+async def check_found(
+    storage_of: Callable[[Plan], Storage], plans: Sequence[Plan], scope: Scope
+) -> None:
+    """Every name a person gave is found in one of the parts. Raises `NotFound` naming the pattern
+    that nothing matches."""
+    backup = plans[0].backup
+    if scope.is_full or scope.selection.include == backup.ns:
+        return
+    names = Names()
+    base: dict[bytes, str] = {}
+    for plan in plans:
+        found = await _read_names(storage_of(plan), plan)
+        names.renamed |= found.renamed
+        names.created |= found.created
+        base |= {bytes.fromhex(entry.uuid): entry.ns for entry in plan.manifest.catalogue}
+    shown = {_shown(names.final(uuid, ns)) for uuid, ns in (base | names.created).items()}
+    for pattern in scope.selection.include:
+        await _check_pattern(storage_of, plans, pattern, shown, _moved(pattern, base, names))
 
 
 async def _read_names(storage: Storage, plan: Plan) -> Names:
@@ -112,16 +125,22 @@ def _note(names: Names, entry: Entry) -> None:
         names.created[entry.ui] = f"{database}.{entry.command()['create']}"
 
 
-async def _check_found(storage: Storage, plan: Plan, scope: Scope, names: Names) -> None:
-    base = {bytes.fromhex(entry.uuid): entry.ns for entry in plan.manifest.catalogue}
-    found = {_shown(names.final(uuid, ns)) for uuid, ns in (base | names.created).items()}
-    for pattern in scope.selection.include:
-        database, collection = split(pattern)
-        if collection in ("", "*"):
-            if not any(split(name)[0] == database for name in found):
-                raise _unknown(pattern, sorted({f"{split(n)[0]}.*" for n in found}), plan.until)
-        elif pattern not in found and pattern not in await _views(storage, plan, database):
-            raise _unknown(pattern, sorted(found), plan.until, _moved(pattern, base, names))
+async def _check_pattern(
+    storage_of: Callable[[Plan], Storage],
+    plans: Sequence[Plan],
+    pattern: str,
+    found: set[str],
+    moved: str | None,
+) -> None:
+    until = plans[0].until
+    database, collection = split(pattern)
+    if collection in ("", "*"):
+        if not any(split(name)[0] == database for name in found):
+            raise _unknown(pattern, sorted({f"{split(n)[0]}.*" for n in found}), until)
+    elif pattern not in found:
+        views = [await _views(storage_of(plan), plan, database) for plan in plans]
+        if not any(pattern in names for names in views):
+            raise _unknown(pattern, sorted(found), until, moved)
 
 
 def _shown(name: str) -> str:

@@ -41,6 +41,10 @@ class Stage(StrEnum):
     LOADED = "loaded"
     REPLAYED = "replayed"
     INDEXED = "indexed"
+    ROUTED = "routed"
+    """Of config servers: the routing tables are in place."""
+    OWNED = "owned"
+    """Of a shard: what it does not own is gone. Replica sets that are no shard skip both."""
     MERGED = "merged"
     """Users and roles are in place."""
 
@@ -62,6 +66,8 @@ class State(Record):
     replay_begun: bool = False
     checkpoint: OpTime | None = None
     """Everything in the slices up to it is on the target."""
+    routed_at: OpTime | None = None
+    """What the new routing tables are stamped with."""
     fresh_seed: str | None = None
     """What new UUIDs are derived from, where the original ones could not be kept."""
     seconds: dict[str, float] = Field(default_factory=dict)

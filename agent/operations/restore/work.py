@@ -6,13 +6,15 @@ created    the base's collections, empty     (creating again passes over what is
 loaded     chunks, with a bitmap of those that are done
 replayed   slices, with a checkpoint
 indexed    indexes and the options held back
+routed     of a sharded cluster's config servers: the routing tables
+owned      of a shard: what it does not own is gone
 merged     users and roles
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
@@ -24,6 +26,7 @@ from agent.mongo.apply.target import collections
 from agent.operations.context import PartContext
 from agent.operations.restore.catalogue import base_catalogue
 from agent.operations.restore.creating import create_all
+from agent.operations.restore.deciding import EVIDENCE, Evidence
 from agent.operations.restore.finishing import (
     build_indexes,
     clean_up,
@@ -33,6 +36,8 @@ from agent.operations.restore.finishing import (
 )
 from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
 from agent.operations.restore.loading import Loader
+from agent.operations.restore.merging import merge_routing
+from agent.operations.restore.owning import forget_tasks, keep_own, look_again
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.plan import Plan
 from agent.operations.restore.preflight import (
@@ -46,10 +51,13 @@ from agent.operations.restore.preflight import (
 from agent.operations.restore.replaying import replay
 from agent.operations.restore.selecting import resolve, scope_of
 from agent.operations.restore.state import Stage, State, StateKeeper
+from agent.operations.restore.together import await_stage
 from agent.operations.restore.wiping import wipe
 from agent.replay.scope import VIEWS, Scope
 from agent.storage.base import Storage
+from agent.wire.collections import DATABASE
 from agent.wire.namespaces import split
+from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
 
 REPORT_EVERY_S: Final = 1.0
@@ -62,7 +70,16 @@ BUILDERS: Final = 2
 class RestoreWork:
     """Carries one part out, from whatever stage is recorded."""
 
-    def __init__(self, part: PartContext, storage: Storage, spec: RestoreSpec, plan: Plan) -> None:
+    def __init__(
+        self,
+        part: PartContext,
+        storage: Storage,
+        spec: RestoreSpec,
+        plan: Plan,
+        storages: Sequence[Storage] = (),
+    ) -> None:
+        self._storages = storages
+        """Where decisions on transactions over several shards are looked for."""
         self._part = part
         self._storage = storage
         self._spec = spec
@@ -106,15 +123,20 @@ class RestoreWork:
 
     async def _restore(self) -> dict[str, Any]:
         await self._check_primary()
-        scope = await resolve(self._storage, self._plan, scope_of(self._spec, self._plan.backup))
+        scope = await resolve(self._storage, self._plan, scope_of(self._spec, self._plan))
         if not self._keeper.state.stage.is_past(Stage.CHECKED):
             await self._stage("check", Stage.CHECKED, lambda: self._check(scope))
         job = await self._job(scope)
+        # Nothing of any replica set is touched before all have proven what they need.
+        await self._together(Stage.CHECKED)
         await self._stage("wipe", Stage.WIPED, lambda: self._wipe(job))
         await self._stage("create", Stage.CREATED, lambda: create_all(job))
         await self._stage("load", Stage.LOADED, Loader(job).run)
         await self._replay(job)
         await self._stage("build indexes", Stage.INDEXED, lambda: self._finish(job))
+        if self._plan.topology.is_sharded:
+            await self._stage("route", Stage.ROUTED, lambda: self._route(job))
+            await self._stage("keep own", Stage.OWNED, lambda: self._keep_own(job))
         await self._stage("merge users", Stage.MERGED, lambda: merge_principals(job))
         await clean_up(job)
         await job.committed()
@@ -144,6 +166,28 @@ class RestoreWork:
         await job.committed()
         await fault_point("restore.replayed")
 
+    async def _together(self, stage: Stage, *, of: str | None = None) -> None:
+        if self._plan.topology.is_sharded:
+            self._tally.stage = "wait for the other parts"
+            await await_stage(self._part, stage, of=of)
+
+    async def _route(self, job: Job) -> None:
+        if self._plan.target.is_config:
+            await merge_routing(job, self._plan.shards)
+            await job.committed()
+
+    async def _keep_own(self, job: Job) -> None:
+        """What is this shard's own, the routing tables say, once they are there."""
+        shard = self._plan.target.shard
+        if shard is None:
+            return
+        config = next(m.replset for m in self._plan.topology.members if m.is_config)
+        await self._together(Stage.ROUTED, of=config)
+        tables = self._part.services.cluster.routing
+        await keep_own(job, tables, shard)
+        await look_again(job, tables)
+        await job.committed()
+
     async def _check_primary(self) -> None:
         hello = await self._part.services.node.hello()
         if not hello.is_primary:
@@ -159,13 +203,29 @@ class RestoreWork:
         await prove_objects(self._storage, items, self._proven)
         self._tally.bytes_total = self._tally.bytes_done = 0
         probed = self._probed_database(scope)
-        await check_privileges(node, "" if scope.is_full else probed)
+        await check_privileges(
+            node, "" if scope.is_full else probed, is_sharded=self._plan.topology.is_sharded
+        )
         await probe_rights(node, probed, uuid4().bytes)
         if not scope.is_full:
             await self._choose_uuids(scope)
+        if self._plan.target.is_config:
+            self._keeper.warn(*await self._routers())
+
+    async def _routers(self) -> list[str]:
+        running = await self._part.services.cluster.routers()
+        if not running:
+            return []
+        return [
+            f"mongos was running while the restore began ({', '.join(running)}): what its clients "
+            "wrote may be mixed with what was restored; stop every mongos before a restore"
+        ]
 
     def _probed_database(self, scope: Scope) -> str:
-        """A database of our own where a restore has to reach every one, else one that is named."""
+        """A database of our own where a restore has to reach every one, else one that is named.
+        Config servers take no other databases."""
+        if self._plan.target.is_config and self._plan.target.shard is None:
+            return DATABASE
         if scope.is_full:
             return PROBED
         catalogue = base_catalogue(self._plan.manifest, scope)
@@ -181,7 +241,8 @@ class RestoreWork:
         wanted = {collection.uuid for collection in catalogue}
         present = await collections(self._part.services.node)
         taken = any(p.uuid in wanted and not scope.replaces(p.ns) for p in present)
-        if taken or scope.renaming is not None:
+        # All shards have to give a collection the same one, whatever each has.
+        if taken or scope.renaming is not None or self._plan.topology.is_sharded:
             self._keeper.note(fresh_seed=self._part.operation.id)
 
     async def _job(self, scope: Scope) -> Job:
@@ -204,6 +265,7 @@ class RestoreWork:
                 self._plan.manifest.objects,
                 self._plan.slices,
                 self._plan.until,
+                self._evidence(),
             ),
             tuning=self._tuning(),
             keeper=self._keeper,
@@ -213,6 +275,13 @@ class RestoreWork:
             pace=Pace(node, self._part.services.clock),
             tally=self._tally,
         )
+
+    def _evidence(self) -> Evidence | None:
+        pinned = self._part.operation.result.get(EVIDENCE)
+        if pinned is None:
+            return None
+        ends = {replset: OpTime.from_document(end) for replset, end in pinned.items()}
+        return Evidence(self._storages, ends)
 
     def _tuning(self) -> Tuning:
         spec, settings = self._spec, self._part.settings.restore
@@ -232,6 +301,8 @@ class RestoreWork:
     async def _wipe(self, job: Job) -> None:
         # What comes after a restore is another timeline: nobody may go on with the old slices.
         await self._part.services.runs.seal(self._part.replset)
+        if self._plan.target.shard is not None:
+            await forget_tasks(job)
         await wipe(job)
 
     async def _finish(self, job: Job) -> None:
