@@ -49,7 +49,7 @@ from agent.operations.restore.preflight import (
     wanted_objects,
 )
 from agent.operations.restore.replaying import replay
-from agent.operations.restore.selecting import resolve, scope_of
+from agent.operations.restore.selecting import check_found, resolve, scope_of
 from agent.operations.restore.state import Stage, State, StateKeeper
 from agent.operations.restore.together import await_stage
 from agent.operations.restore.wiping import wipe
@@ -195,6 +195,9 @@ class RestoreWork:
 
     async def _check(self, scope: Scope) -> None:
         plan, node = self._plan, self._part.services.node
+        if not plan.topology.is_sharded:
+            # Of a cluster the lead has asked: no part knows what the others hold.
+            await check_found(self._storage, [plan], scope)
         check_slices(plan)
         check_commands(plan.slices)
         self._keeper.warn(*check_versions(plan, node.mongodb_version, node.fcv))
