@@ -197,7 +197,7 @@ class RestoreWork:
         plan, node = self._plan, self._part.services.node
         if not plan.topology.is_sharded:
             # Of a cluster the lead has asked: no part knows what the others hold.
-            await check_found(self._storage, [plan], scope)
+            await check_found(lambda _: self._storage, [plan], scope)
         check_slices(plan)
         check_commands(plan.slices)
         self._keeper.warn(*check_versions(plan, node.mongodb_version, node.fcv))
