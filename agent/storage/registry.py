@@ -45,6 +45,8 @@ DRIVERS: Final[Mapping[str, Driver]] = {
     "s3": Driver("agent.storage.s3.driver", "s3", CLOUD_POLICY),
     "minio": Driver("agent.storage.s3.driver", "s3", CLOUD_POLICY),
     "oss": Driver("agent.storage.oss.driver", "oss", CLOUD_POLICY),
+    "azure": Driver("agent.storage.azure.driver", "azure", CLOUD_POLICY),
+    "gcs": Driver("agent.storage.gcs.driver", "gcs", CLOUD_POLICY),
 }
 """`memory` is missing on purpose: what is in it is lost with the process."""
 

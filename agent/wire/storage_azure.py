@@ -11,7 +11,7 @@ from agent.wire.storage_s3 import DEFAULT_PART, checked_endpoint
 from agent.wire.storage_sections import Prefix, RetryerSettings, Section, endpoint_for, other_names
 from agent.wire.units import Size
 
-_METHODS: Final = ("connectionString", "key", "sasToken", "inheritFromAzureAD")
+_METHODS: Final = ("connectionString", "key", "sasToken", "clientSecret", "inheritFromAzureAD")
 
 
 class AzureCredentials(Section):
@@ -26,6 +26,8 @@ class AzureCredentials(Section):
         default=None, json_schema_extra=other_names("storageSasToken", "sas")
     )
     """A leading `?` does not matter."""
+    client_secret: Secret | None = None
+    """Of the application `clientId` of the directory `tenantId`."""
     inherit_from_azure_ad: bool = Field(default=False, alias="inheritFromAzureAD")
     """Workload identity, the environment or managed identity, whichever there is."""
     client_id: str | None = None
@@ -38,6 +40,7 @@ class AzureCredentials(Section):
             self.connection_string is not None,
             self.key is not None,
             self.sas_token is not None,
+            self.client_secret is not None,
             self.inherit_from_azure_ad,
         ]
         named = [name for name, is_given in zip(_METHODS, given, strict=True) if is_given]

@@ -8,14 +8,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
 
 from agent.storage.base import Storage
 from agent.storage.filesystem import FilesystemStorage
 from agent.storage.memory import MemoryObjects, MemoryStorage
-from agent.storage.registry import open_storage, wrap
+from agent.storage.registry import StorageOptions, open_storage, wrap
 from agent.wire.storage_settings import FilesystemSettings, StorageSettings
 from tests.support.faulty_storage import FaultyStorage
 from tests.support.servers.aliyun.server import shared_aliyun
+from tests.support.servers.azurite import shared_azurite
+from tests.support.servers.fake_gcs import Front, shared_fake_gcs
 from tests.support.servers.seaweedfs import BUCKET, shared_seaweedfs
 
 
@@ -147,6 +153,83 @@ async def _oss(directory: Path) -> AsyncIterator[Place]:
     )
 
 
+def _azure() -> OpenPlace:
+    """A prefix of its own on the Azurite of this run."""
+
+    @asynccontextmanager
+    async def place(directory: Path) -> AsyncIterator[Place]:
+        server = shared_azurite()
+        prefix = f"contract/{secrets.token_hex(4)} x"
+        settings = server.settings(prefix, uploadPartSize="4MiB", uploadConcurrency=2)
+        storage = StorageSettings(type="azure", azure=settings)
+
+        async with server.client() as client:
+
+            async def leftovers() -> list[str]:
+                found = client.list_blobs(prefix, include=["uncommittedblobs"])
+                return [blob.name async for blob in found if not await _is_there(blob.name)]
+
+            async def _is_there(name: str) -> bool:
+                return await client.get_blob_client(name).exists()
+
+            async def flip(key: str, offset: int) -> None:
+                blob = client.get_blob_client(f"{prefix}/{key}")
+                body = await (await blob.download_blob()).readall()
+                await blob.upload_blob(_flipped(body, offset), overwrite=True)
+
+            yield Place(
+                lambda: open_storage(storage),
+                leftovers,
+                flip,
+                refuses_nested_keys=False,
+                keeps_backslashes=False,  # Azure takes them for slashes
+                many=1_200,
+            )
+
+    return place
+
+
+def _gcs() -> OpenPlace:
+    """A prefix of its own on the fake GCS of this run, behind a front that heeds conditions."""
+
+    @asynccontextmanager
+    async def place(directory: Path) -> AsyncIterator[Place]:
+        server = shared_fake_gcs()
+        prefix = f"contract/{secrets.token_hex(4)} x"
+        async with Front(server.url) as front:
+            settings = server.settings(
+                prefix, endpointUrl=front.url, uploadPartSize="4MiB", uploadConcurrency=2
+            )
+            storage = StorageSettings(type="gcs", gcs=settings)
+            options = StorageOptions(environment={"STORAGE_EMULATOR_HOST": front.url})
+
+            async def leftovers() -> list[str]:
+                return list(front.sessions)
+
+            async def flip(key: str, offset: int) -> None:
+                path = server.settings().bucket, quote(f"{prefix}/{key}", safe="")
+                async with aiohttp.ClientSession() as client:
+                    url = f"{server.url}/storage/v1/b/{path[0]}/o/{path[1]}?alt=media"
+                    async with client.get(URL(url, encoded=True)) as answer:
+                        body = await answer.read()
+                    url = f"{server.url}/upload/storage/v1/b/{path[0]}/o"
+                    asked = f"?uploadType=media&name={path[1]}"
+                    data = _flipped(body, offset)
+                    async with client.post(URL(url + asked, encoded=True), data=data) as answer:
+                        answer.raise_for_status()
+
+            yield Place(
+                lambda: open_storage(storage, options),
+                leftovers,
+                flip,
+                is_streaming=False,  # the front is in this process; test_storage_gcs.py measures
+                refuses_nested_keys=False,
+                many=1_200,
+            )
+
+    return place
+
+
 DRIVERS: Final[dict[str, OpenPlace]] = {
     "memory": _memory(lambda driver: driver),
     "memory-wrapped": _memory(wrap),
@@ -155,4 +238,6 @@ DRIVERS: Final[dict[str, OpenPlace]] = {
     "filesystem-configured": _filesystem(_configured),
     "s3": _s3(),
     "oss": _oss,
+    "azure": _azure(),
+    "gcs": _gcs(),
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from types import TracebackType
@@ -120,6 +121,34 @@ class Proxy:
             return web.Response(
                 status=action.status, text=text, headers=action.headers, content_type="text/xml"
             )
+        try:
+            async with self.turn(request):
+                if (early := await self.check(request, body)) is not None:
+                    return early
+                return await self._pass_on(request, body, action)
+        except ConnectionResetError:
+            return self._cut(request)  # whoever asked has left
+
+    async def check(self, request: web.Request, body: bytes) -> web.StreamResponse | None:
+        """A front that knows better than the server may answer itself."""
+        return None
+
+    async def passed(
+        self, request: web.Request, body: bytes, answer: aiohttp.ClientResponse
+    ) -> None:
+        """A front may remember what was answered."""
+
+    def turn(self, request: web.Request) -> asyncio.Lock:
+        """A front may let some requests pass one after the other only."""
+        return asyncio.Lock()
+
+    def upstream(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """A request of the front's own; the path is quoted."""
+        return self._client.get(URL(self._upstream + path, encoded=True))
+
+    async def _pass_on(
+        self, request: web.Request, body: bytes, action: Action
+    ) -> web.StreamResponse:
         passed = {name: value for name, value in request.headers.items() if _passes(name)}
         async with self._client.request(
             request.method,
@@ -128,6 +157,7 @@ class Proxy:
             data=BytesIO(body) if body else None,
             skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
         ) as answer:
+            await self.passed(request, body, answer)
             return await self._pass_back(request, answer, action)
 
     async def _pass_back(

@@ -1,0 +1,1 @@
+"""The driver for Azure Blob Storage, on the asyncio client of azure-storage-blob."""

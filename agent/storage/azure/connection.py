@@ -1,0 +1,201 @@
+"""One client of one container: how requests are made, paced, named and translated."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeVar
+
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.storage.blob.aio import ContainerClient
+
+from agent.errors import ConfigError, PermissionDenied
+from agent.storage.azure.credentials import CredentialChain, Login, sas_expiry
+from agent.storage.azure.errors import VENDOR_ERRORS, CredentialsExpired, translated
+from agent.storage.bodies import RequestBody
+from agent.storage.http import new_session
+from agent.storage.pacing import Pace
+from agent.storage.precedence import Choice
+from agent.storage.retrying import Attempts
+from agent.storage.surroundings import Surroundings
+from agent.version import VERSION
+from agent.wire.storage_azure import AzureSettings
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 32
+CONNECT_TIMEOUT_S: Final = 10
+READ_TIMEOUT_S: Final = 60
+LARGE_BYTES: Final = 1 << 20
+TOKEN_IS_NEW_S: Final = 60.0
+"""A token that is refused so soon after it was fetched will not get better by another one."""
+
+
+class Connection:
+    """Create it with `Connection.open`."""
+
+    def __init__(
+        self, settings: AzureSettings, surroundings: Surroundings, stack: AsyncExitStack
+    ) -> None:
+        self.settings = settings
+        self.surroundings = surroundings
+        self.pace = Pace(MAX_CONNECTIONS, surroundings.clock)
+        self._stack = stack
+        self._chain = CredentialChain(settings, surroundings)
+        self._transport: Any = None
+        self._client: ContainerClient | None = None
+        self._identity: Any = None
+        self._identity_since = 0.0
+        self._login = self._chain.login()
+        self._served_at: datetime | None = None
+        where = f"{self._login.account}/{settings.container}"
+        self.address = f"azure://{where}" + (f"/{settings.prefix}" if settings.prefix else "")
+
+    @classmethod
+    async def open(cls, settings: AzureSettings, surroundings: Surroundings) -> Connection:
+        """Prepare everything; the first request is the first word to the server. Raises
+        `ConfigError`."""
+        stack = AsyncExitStack()
+        try:
+            connection = cls(settings, surroundings, stack)
+            session = await stack.enter_async_context(
+                new_session(
+                    surroundings,
+                    authority=settings.endpoint_ca,
+                    skip_verification=settings.insecure_skip_tls_verify,
+                )
+            )
+            connection._transport = _Transport(
+                session=session,
+                session_owner=False,
+                connection_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=READ_TIMEOUT_S,
+            )
+            connection._container()
+        except BaseException:
+            await stack.aclose()
+            raise
+        return connection
+
+    @property
+    def choice(self) -> Choice:
+        """Which link of the credential chain is used."""
+        return self._chain.choice
+
+    @property
+    def sas_left_s(self) -> float | None:
+        """For how many seconds the SAS token is good, by the server's clock; None: there is none,
+        or nothing was asked of the server yet."""
+        expiry = sas_expiry(self._login.sas) if self._login.sas else None
+        if expiry is None or self._served_at is None:
+            return None
+        try:
+            ends = datetime.fromisoformat(expiry)
+        except ValueError:
+            return None
+        ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
+        return (ends - self._served_at).total_seconds()
+
+    def name(self, key: str) -> str:
+        """The name in the container of a key of the repository."""
+        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
+
+    def attempts(self, verb: str, key: str) -> Attempts:
+        """A counter of the attempts at one request."""
+        around = self.surroundings
+        return Attempts(verb, key, around.policy, around.clock, around.on_retry)
+
+    def cannot(self, action: str, key: str | None) -> str:
+        """`cannot write 'a/b' in azure://account/container`."""
+        named = "" if key is None else f"{key!r} in "
+        return f"cannot {action} {named}{self.address}"
+
+    async def call(
+        self,
+        action: str,
+        key: str | None,
+        request: Callable[[ContainerClient], Awaitable[T]],
+    ) -> T:
+        """One request. Raises errors of `agent.errors`."""
+        async with self.pace.turn():
+            try:
+                return await request(self._container())
+            except (*VENDOR_ERRORS, ValueError) as error:
+                found = translated(error, self.cannot(action, key))
+                if isinstance(found, PermissionDenied):
+                    await self._look_again(error, found)
+                raise found from error
+
+    def _container(self) -> ContainerClient:
+        login = self._chain.login()
+        if self._client is None or login != self._login:
+            self._login = login
+            self._client = self._new_client(login)
+        return self._client
+
+    def _new_client(self, login: Login) -> ContainerClient:
+        secret = login.secret
+        if secret is None:
+            if self._identity is None:
+                self._identity = self._chain.identity(self._transport)
+                self._identity_since = self.surroundings.clock.monotonic()
+            secret = self._identity
+        part_bytes = self.settings.upload_part_size
+        try:
+            return ContainerClient(
+                login.endpoint,
+                self.settings.container,
+                credential=secret,
+                transport=self._transport,
+                retry_total=0,
+                user_agent=f"tidelog/{VERSION}",
+                max_single_put_size=max(part_bytes, self.settings.upload_part_size) + 1,
+                max_single_get_size=max(part_bytes, 1 << 20),
+                raw_response_hook=self._answered,
+            )
+        except ValueError as error:
+            raise ConfigError(f"cannot open {self.address}: {error}") from error
+
+    def _answered(self, response: Any) -> None:
+        date = response.http_response.headers.get("Date")
+        if date:
+            self._served_at = parsedate_to_datetime(date)
+
+    async def _look_again(self, error: BaseException, found: PermissionDenied) -> None:
+        """Refused: are there other credentials by now? Raises `CredentialsExpired` if so."""
+        status = getattr(error, "status_code", None)
+        if self._login.secret is not None:
+            if self._chain.may_change and self._chain.login() != self._login:
+                raise CredentialsExpired(str(found)) from error
+            left_s = self.sas_left_s
+            if left_s is not None and left_s <= 0:
+                raise PermissionDenied(
+                    f"{found}: the SAS token has expired",
+                    hint="give a new one; as {file: …} it is used as soon as the file changes",
+                ) from error
+        elif status == 401 and self._identity is not None:
+            now = self.surroundings.clock.monotonic()
+            if now - self._identity_since > TOKEN_IS_NEW_S:
+                identity, self._identity, self._client = self._identity, None, None
+                await identity.close()
+                raise CredentialsExpired(str(found)) from error
+
+    async def aclose(self) -> None:
+        """Close all connections. Idempotent."""
+        if self._identity is not None:
+            identity, self._identity = self._identity, None
+            await identity.close()
+        await self._stack.aclose()
+
+
+class _Transport(AioHttpTransport):  # type: ignore[misc]
+    """The SDK's own one, sending large bodies piece by piece."""
+
+    def _get_request_data(self, request: Any) -> Any:
+        data = super()._get_request_data(request)
+        return RequestBody(data) if isinstance(data, bytes) and len(data) > LARGE_BYTES else data
+
+    async def __aexit__(self, *_: Any) -> None:
+        """Shared by clients and identities, so none of them closes it."""

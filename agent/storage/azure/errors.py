@@ -1,0 +1,150 @@
+"""What Azure and the way to it say, as errors of `agent.errors`, in sentences for people.
+
+Each names what was done, the key, the container, the server's code and request id. Nothing of a
+request is repeated but that: the address of a request may hold a SAS token.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+from azure.core import exceptions as vendor
+
+from agent.errors import (
+    ConfigError,
+    ObjectExists,
+    ObjectNotFound,
+    Permanent,
+    PermissionDenied,
+    StorageFull,
+    StorageUnavailable,
+    Throttled,
+    TidelogError,
+)
+from agent.storage.ranges import RangeNotSatisfiable
+
+VENDOR_ERRORS: Final = (vendor.AzureError, aiohttp.ClientError, TimeoutError, OSError)
+
+
+class BlocksGone(Permanent):
+    """Blocks of an upload are not there any more: committed, or thrown away by another writer."""
+
+
+class CredentialsExpired(StorageUnavailable):
+    """The credentials are not good any more; the next attempt has new ones."""
+
+
+_THROTTLED: Final = frozenset({"ServerBusy", "TooManyRequests", "AccountBandwidthLimitExceeded"})
+_TRANSIENT: Final = frozenset(
+    {"Md5Mismatch", "Crc64Mismatch", "InternalError", "OperationTimedOut", "RequestTimeout"}
+)
+"""The first two: what arrived is not what was sent, so it is sent again."""
+_EXISTS: Final = frozenset({"BlobAlreadyExists", "ConditionNotMet", "UnauthorizedBlobOverwrite"})
+_CONFIG: Final = frozenset(
+    {"ContainerNotFound", "ContainerBeingDeleted", "ResourceTypeMismatch", "InvalidBlobTier"}
+    | {"AccountIsDisabled", "InvalidBlobType"}
+)
+_IMMUTABLE: Final = frozenset({"BlobImmutableDueToPolicy", "LeaseIdMissing"})
+_HINTS: Final[Mapping[str, str]] = {
+    "AuthorizationPermissionMismatch": "give the identity the role Storage Blob Data Contributor "
+    "on the container, or the SAS token the permissions rcwdl; docs/storage/azure.md",
+    "AuthorizationFailure": "the firewall of the storage account, or its setting for shared keys "
+    "or public networks, refuses this agent",
+    "AuthenticationFailed": "the key or SAS token is not of this account, has expired, or the "
+    "clock of this host is wrong",
+    "KeyBasedAuthenticationNotPermitted": "the account allows no keys: use inheritFromAzureAD",
+    "NoAuthenticationInformation": "give credentials, or an identity to this host",
+    "ContainerNotFound": "create the container first; it is never created here",
+    "BlobImmutableDueToPolicy": "the container has an immutability policy: it goes when the "
+    "policy lets it",
+    "InvalidBlobTier": "this account does not offer the accessTier of the settings",
+}
+
+
+def translated(error: BaseException, what: str) -> TidelogError:
+    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' in azure://…`."""
+    if isinstance(error, TidelogError):
+        return error
+    if isinstance(error, vendor.ClientAuthenticationError) and error.response is None:
+        return PermissionDenied(
+            f"{what}: no token: {_first_line(error)}",
+            hint="docs/storage/azure.md says where an identity is looked for; a pod whose service "
+            "account was annotated must be restarted to see it",
+        )
+    if isinstance(error, vendor.HttpResponseError) and error.response is not None:
+        return _answered(error, what)
+    certificate = _certificate_error(error)
+    if certificate is not None:
+        return ConfigError(
+            f"{what}: the certificate of the server is not trusted: {certificate}",
+            hint="give the certificate of its authority as endpointCA",
+        )
+    if isinstance(error, TimeoutError | vendor.ServiceResponseTimeoutError):
+        return StorageUnavailable(f"{what}: no answer in time")
+    return StorageUnavailable(f"{what}: {_first_line(error)}")
+
+
+def _answered(error: Any, what: str) -> TidelogError:
+    headers = {name.lower(): value for name, value in error.response.headers.items()}
+    status = int(error.status_code or 0)
+    code = str(getattr(error, "error_code", None) or headers.get("x-ms-error-code") or "")
+    code = code.rpartition(".")[2]
+    return judged(status, code, what, headers)
+
+
+def judged(status: int, code: str, what: str, headers: Mapping[str, str]) -> TidelogError:
+    """The error for an answer; the names of the headers are in lower case."""
+    request_id = headers.get("x-ms-request-id")
+    told = f"{code} (status {status})" if code else f"status {status}"
+    message = f"{what}: {told}" + (f" (request {request_id})" if request_id else "")
+    hint = _HINTS.get(code)
+    if code in _THROTTLED or status in (429, 503):
+        return Throttled(message, retry_after_s=_seconds(headers.get("retry-after")))
+    if code in _TRANSIENT or (status >= 500 and status not in (501, 507)):
+        return StorageUnavailable(message)
+    return _kind(code, status)(message, hint=hint)
+
+
+def _kind(code: str, status: int) -> type[TidelogError]:
+    if code in _CONFIG:
+        return ConfigError
+    if code in _IMMUTABLE or status in (401, 403):
+        return ObjectExists if code in _EXISTS else PermissionDenied
+    if code in _EXISTS or status == 412:
+        return ObjectExists
+    if code in ("InvalidBlockList", "InvalidBlockId", "InvalidBlobOrBlock"):
+        return BlocksGone
+    if status == 416:
+        return RangeNotSatisfiable
+    if status == 507:
+        return StorageFull
+    if status == 404:
+        return ObjectNotFound
+    return Permanent
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return min(max(float(retry_after or 1.0), 0.1), 60.0)
+    except ValueError:
+        return 1.0
+
+
+def _certificate_error(error: BaseException | None) -> str | None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            error = error.certificate_error
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].partition("?")[0].rstrip(". ")  # what follows may be a SAS token

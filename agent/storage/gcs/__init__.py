@@ -1,0 +1,1 @@
+"""The driver for Google Cloud Storage, on its JSON API."""
