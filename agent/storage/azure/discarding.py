@@ -1,10 +1,10 @@
 """Blocks of an upload that was given up, and how they are thrown away.
 
 Azure keeps blocks that were staged and never committed for a week; they are invisible, and they
-cost money. There is no request that removes them. Writing a blob of their name does; so an empty
-one is written under a condition that it replaces nothing, and deleted again. It carries a type of
-its own, by which every verb of the driver knows that it is no object: a process that dies between
-the two requests leaves nothing that anybody takes for one.
+cost money. No request removes them, but committing none of them does; so an empty blob is
+made of no block, under the condition that it replaces nothing, and deleted again. It has a content
+type of its own, by which every verb of the driver knows that it is no object: a process that dies
+between the two requests leaves nothing that anybody takes for one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from agent.storage.azure.connection import Connection
 
 DISCARDED: Final = "application/x-tidelog-discarded"
 
+_LOOKS_FOR_LATE_S: Final = (0.05, 0.15, 0.5)
+
 
 def is_discarded(properties: Any) -> bool:
     """Whether a blob is only there to be deleted; takes the SDK's properties of it."""
@@ -32,8 +34,11 @@ async def discard_blocks(connection: Connection, key: str) -> None:
 
     async def write(container: ContainerClient) -> str:
         blob = container.get_blob_client(connection.name(key))
-        settings = ContentSettings(content_type=DISCARDED)
-        answer = await blob.upload_blob(b"", length=0, overwrite=False, content_settings=settings)
+        answer = await blob.commit_block_list(
+            [],
+            match_condition=MatchConditions.IfMissing,
+            content_settings=ContentSettings(content_type=DISCARDED),
+        )
         return str(answer["etag"])
 
     try:
@@ -43,6 +48,24 @@ async def discard_blocks(connection: Connection, key: str) -> None:
     except ObjectExists:
         return
     await delete_version(connection, key, etag)
+
+
+async def discard_late_blocks(connection: Connection, key: str) -> None:
+    """The same for blocks whose request was cut and is carried out only now."""
+
+    async def staged(container: ContainerClient) -> bool:
+        blob = container.get_blob_client(connection.name(key))
+        _, uncommitted = await blob.get_block_list("uncommitted")
+        return bool(uncommitted)
+
+    for pause_s in _LOOKS_FOR_LATE_S:
+        await connection.surroundings.clock.sleep(pause_s)
+        try:
+            found = await connection.call("read", key, staged)
+        except ObjectNotFound:
+            continue
+        if found:
+            await discard_blocks(connection, key)
 
 
 async def delete_version(connection: Connection, key: str, etag: str) -> None:

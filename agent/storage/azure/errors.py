@@ -68,7 +68,7 @@ def translated(error: BaseException, what: str) -> TidelogError:
     """The error to raise `from` a vendor's one. `what` is `cannot write 'key' in azure://…`."""
     if isinstance(error, TidelogError):
         return error
-    if isinstance(error, vendor.ClientAuthenticationError) and error.response is None:
+    if isinstance(error, vendor.ClientAuthenticationError) and not _is_of_storage(error):
         return PermissionDenied(
             f"{what}: no token: {_first_line(error)}",
             hint="docs/storage/azure.md says where an identity is looked for; a pod whose service "
@@ -85,6 +85,12 @@ def translated(error: BaseException, what: str) -> TidelogError:
     if isinstance(error, TimeoutError | vendor.ServiceResponseTimeoutError):
         return StorageUnavailable(f"{what}: no answer in time")
     return StorageUnavailable(f"{what}: {_first_line(error)}")
+
+
+def _is_of_storage(error: Any) -> bool:
+    """Else it was the token service that refused."""
+    headers = {} if error.response is None else error.response.headers
+    return bool(getattr(error, "error_code", None)) or "x-ms-error-code" in headers
 
 
 def _answered(error: Any, what: str) -> TidelogError:

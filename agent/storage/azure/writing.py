@@ -22,7 +22,12 @@ from agent.errors import (
     StorageUnavailable,
 )
 from agent.storage.azure.connection import Connection
-from agent.storage.azure.discarding import delete_version, discard_blocks, is_discarded
+from agent.storage.azure.discarding import (
+    delete_version,
+    discard_blocks,
+    discard_late_blocks,
+    is_discarded,
+)
 from agent.storage.azure.errors import BlocksGone
 from agent.storage.publishing import Publication
 from agent.storage.threads import Threads
@@ -48,6 +53,8 @@ class BlobUpload:
             connection.surroundings.clock,
         )
         self._has_blocks = False
+        self._unanswered = 0
+        """Requests for a block that ended without an answer: they may still be carried out."""
 
     async def whole(self, body: bytes) -> None:
         """Put Blob."""
@@ -79,7 +86,9 @@ class BlobUpload:
                 block_id, body, len(body), transactional_content_md5=md5
             )
 
+        self._unanswered += 1
         await self._connection.call("write", self._key, stage)
+        self._unanswered -= 1
         return block_id
 
     async def finish(self, receipts: list[str], size_bytes: int) -> None:
@@ -109,6 +118,8 @@ class BlobUpload:
         await self._publication.withdraw()
         if self._has_blocks:
             await discard_blocks(self._connection, self._key)
+            if self._unanswered:
+                await discard_late_blocks(self._connection, self._key)
 
     async def _publish(self, request: Callable[[ContainerClient], Awaitable[Any]]) -> None:
         call = self._connection.call

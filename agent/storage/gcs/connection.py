@@ -110,9 +110,11 @@ class Connection:
         data: Any = None,
         fine: tuple[int, ...] = (),
     ) -> aiohttp.ClientResponse:
-        """One request; who gets its answer closes or releases it. `what` is the action and the key; `path`
-        begins with `/` and is quoted; `fine` are statuses that are no error beside 2xx. Raises
-        errors of `agent.errors`."""
+        """One request; who gets its answer closes or releases it.
+
+        `what` is the action and the key; `path` begins with `/` and is quoted; `fine` are statuses
+        that are no error beside 2xx. Raises errors of `agent.errors`.
+        """
         told = self.cannot(*what)
         async with self.pace.turn():
             answer = await self._ask(told, method, path, parameters, headers, data)
