@@ -1,0 +1,135 @@
+"""Azure and GCS when requests are refused, cut and answered wrongly."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agent.errors import Permanent, PermissionDenied, StorageUnavailable
+from agent.storage.base import Storage, get_bytes, put_bytes
+from agent.storage.registry import StorageOptions, open_storage
+from agent.storage.retrying import RetryPolicy
+from agent.wire.storage_settings import StorageSettings
+from tests.support.servers.azurite import ACCOUNT, shared_azurite
+from tests.support.servers.fake_gcs import Front, shared_fake_gcs
+from tests.support.servers.proxy import Action, Cut, Proxy, Refuse, Seen
+
+pytestmark = pytest.mark.contract
+
+MIB = 1 << 20
+POLICY = RetryPolicy(max_attempts=12, base_delay_s=0.01, max_backoff_s=0.05)
+
+
+@asynccontextmanager
+async def azure() -> AsyncIterator[tuple[Storage, Proxy]]:
+    server = shared_azurite()
+    async with server.client(), Proxy(server.url.removesuffix(f"/{ACCOUNT}")) as proxy:
+        settings = server.settings(
+            secrets.token_hex(4), endpointUrl=f"{proxy.url}/{ACCOUNT}", uploadPartSize="1MiB"
+        )
+        storage = await open_storage(
+            StorageSettings(type="azure", azure=settings), StorageOptions(policy=POLICY)
+        )
+        yield storage, proxy
+        await storage.aclose()
+
+
+@asynccontextmanager
+async def gcs() -> AsyncIterator[tuple[Storage, Proxy]]:
+    server = shared_fake_gcs()
+    async with Front(server.url) as front:
+        settings = server.settings(
+            secrets.token_hex(4), endpointUrl=front.url, uploadPartSize="1MiB"
+        )
+        options = StorageOptions(policy=POLICY, environment={"STORAGE_EMULATOR_HOST": front.url})
+        storage = await open_storage(StorageSettings(type="gcs", gcs=settings), options)
+        yield storage, front
+        await storage.aclose()
+
+
+@pytest.fixture(params=[azure, gcs])
+async def cloud(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Storage, Proxy]]:
+    async with request.param() as cloud:
+        yield cloud
+
+
+async def body_of(seed: int, mebibytes: int) -> AsyncIterator[bytes]:
+    rng = random.Random(seed)
+    for _ in range(mebibytes):
+        yield rng.randbytes(MIB)
+
+
+async def whole(seed: int, mebibytes: int) -> bytes:
+    return b"".join([block async for block in body_of(seed, mebibytes)])
+
+
+async def test_a_storm_that_refuses_a_third_is_ridden_out(cloud: tuple[Storage, Proxy]) -> None:
+    storage, proxy = cloud
+    rng = random.Random(3)
+
+    def storm(request: Seen) -> Action:
+        refused = rng.random() < 0.3
+        return Refuse(503, "ServerBusy", {"Retry-After": "0.1"}) if refused else None
+
+    proxy.script(storm)
+    await storage.put("key", body_of(1, 5))
+    assert await get_bytes(storage, "key") == await whole(1, 5)
+
+
+async def test_a_fifth_of_all_requests_cut_before_or_behind_changes_nothing(
+    cloud: tuple[Storage, Proxy],
+) -> None:
+    storage, proxy = cloud
+    rng = random.Random(5)
+
+    def cut(request: Seen) -> Action:
+        return Cut(answered=rng.random() < 0.5) if rng.random() < 0.2 else None
+
+    proxy.script(cut)
+    await storage.put("long", body_of(2, 5))
+    await put_bytes(storage, "short", b"body")
+    assert await get_bytes(storage, "long") == await whole(2, 5)
+    assert await get_bytes(storage, "short") == b"body"
+    assert [found.key async for found in storage.list("")] == ["long", "short"]
+
+
+async def test_a_read_that_is_cut_at_a_byte_goes_on_there(cloud: tuple[Storage, Proxy]) -> None:
+    storage, proxy = cloud
+    await storage.put("key", body_of(4, 3))
+    cuts = iter([300_000, 700_001, 1])
+
+    def cut(request: Seen) -> Action:
+        after = next(cuts, None) if request.method == "GET" else None
+        return None if after is None else Cut(after=after)
+
+    proxy.script(cut)
+    assert await get_bytes(storage, "key") == await whole(4, 3)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, Permanent), (403, PermissionDenied)])
+async def test_what_cannot_get_better_is_asked_once(
+    cloud: tuple[Storage, Proxy], status: int, kind: type[Exception]
+) -> None:
+    storage, proxy = cloud
+    proxy.script(lambda request: Refuse(status, ""))
+    with pytest.raises(kind, match="cannot write 'key' in"):
+        await put_bytes(storage, "key", b"body")
+    assert len(proxy.requests) == 1
+
+
+async def test_who_gives_up_says_so_and_leaves_nothing(cloud: tuple[Storage, Proxy]) -> None:
+    storage, proxy = cloud
+
+    def broken(request: Seen) -> Action:
+        return Refuse(500, "InternalError") if request.method in ("PUT", "POST") else None
+
+    proxy.script(broken)
+    with pytest.raises(StorageUnavailable) as raised:
+        await put_bytes(storage, "key", b"body")
+    assert any("gave up after 12 attempts" in note for note in raised.value.__notes__)
+    proxy.script(lambda request: None)
+    assert [found.key async for found in storage.list("")] == []
