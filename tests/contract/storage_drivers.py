@@ -222,7 +222,7 @@ def _gcs() -> OpenPlace:
                 lambda: open_storage(storage, options),
                 leftovers,
                 flip,
-                is_streaming=False,  # the front is in this process; test_storage_gcs.py measures
+                is_streaming=False,  # the front is in this process; test_cloud_faults.py measures
                 refuses_nested_keys=False,
                 many=1_200,
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import secrets
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -133,3 +135,22 @@ async def test_who_gives_up_says_so_and_leaves_nothing(cloud: tuple[Storage, Pro
     assert any("gave up after 12 attempts" in note for note in raised.value.__notes__)
     proxy.script(lambda request: None)
     assert [found.key async for found in storage.list("")] == []
+
+
+async def test_a_long_upload_to_gcs_needs_the_memory_of_a_few_chunks() -> None:
+    """Without the front, which holds whole requests in this process."""
+    server = shared_fake_gcs()
+    settings = server.settings(secrets.token_hex(4), uploadPartSize="1MiB")
+    options = StorageOptions(environment={"STORAGE_EMULATOR_HOST": server.url})
+    storage = await open_storage(StorageSettings(type="gcs", gcs=settings), options)
+    await storage.verify()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        stored = await storage.put("long", body_of(6, 32))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        await storage.aclose()
+    assert stored.size_bytes == 32 * MIB
+    assert peak < 10 * MIB
