@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from agent.wire.coverage import Coverage
 from agent.wire.optime import OpTime
-from agent.wire.timelines import coverage
 from ctl.render import duration, moment, optime, size
 
 
@@ -27,7 +26,8 @@ def status_lines(covered: Coverage, now: OpTime) -> list[str]:
     until, lag_s = covered.restorable_until(), covered.lag_s(now)
     if until is not None and lag_s is not None:
         lines.append(f"  Restorable until {moment(until.wall())}, {duration(lag_s)} ago")
-    newest = coverage(covered.runs)[-1:]
+    lines += [f"  Behind: {words}" for words in covered.behind()]
+    newest = covered.spans()[-1:]
     if newest and (until is None or until < newest[0].start):
         since = moment(newest[0].start.wall())
         lines.append(f"  Slices since {since} need a backup to begin from: take one")

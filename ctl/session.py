@@ -13,6 +13,7 @@ import structlog
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
 from agent.store.catalog import Catalog
+from agent.store.cluster import ClusterView
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, open_control, translated
 from agent.store.encryption_store import EncryptionStore
@@ -25,6 +26,7 @@ from agent.store.repositories import RepositoryStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
+from agent.wire.topology import Topology
 from ctl.invocation import Invocation
 from ctl.output import Output
 
@@ -63,6 +65,10 @@ class Session:
     async def hello(self) -> dict[str, Any]:
         """What the primary of the lead replica set says of its set."""
         return await read_hello(self.control)
+
+    async def topology(self) -> Topology:
+        """The replica sets of the cluster."""
+        return await ClusterView(self.control).topology()
 
 
 @asynccontextmanager

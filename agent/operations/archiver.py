@@ -11,10 +11,10 @@ still holds what was not stored.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from bson.raw_bson import RawBSONDocument
 
@@ -33,9 +33,23 @@ from agent.wire.optime import OpTime
 SLICE_BYTES: Final = 16 << 20
 _LOOKED_INTO: Final = 200
 """Entries in a batch up to which each is looked into."""
-_IDLE: Final = (f"{DATABASE}.{PREFIX}", "config.system.sessions")
-"""What is written though nobody writes: by ourselves, and every five minutes by the server, which
-notes its clients' sessions there. No restore has either."""
+_IDLE: Final = (
+    f"{DATABASE}.{PREFIX}",
+    "config.system.sessions",
+    "config.actionlog",
+    "config.cache.",
+    "config.lockpings",
+    "config.mongos",
+    "config.vectorClock",
+)
+"""What is written though nobody writes: by ourselves; every five minutes by the server, which notes
+its clients' sessions; and all the time by the members of a sharded cluster, which say that they
+live. No restore has any of it."""
+
+
+_RESHARDING: Final = b"config.reshardingOperations\x00"
+_SHARDS: Final = b"config.shards\x00"
+"""As the namespace of an operation ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,8 @@ class OplogArchiver:
             name, dropped = describe_command(entry)
             current.commands.add(name)
             current.dropped.update(dropped)
+        if self._node.is_config:
+            current.commands |= reshaping(batch)
         self.position = batch.last
 
     @property
@@ -172,6 +188,24 @@ def matters(batch: OplogBatch) -> bool:
         entry["op"] != "n" and not entry["ns"].startswith(_IDLE)
         for entry in decoded_entries(batch.entries)
     )
+
+
+def reshaping(batch: OplogBatch) -> set[str]:
+    """What in a batch of the config servers changes the cluster such that earlier backups do not
+    reach past it (`agent.wire.timelines.RESHAPING`): the bookkeeping of resharding, which also
+    unshards and moves collections; a shard that is added."""
+    found = set()
+    if _RESHARDING in batch.entries:
+        found.add("reshardCollection")
+    if _SHARDS in batch.entries and any(map(_adds_shard, decoded_entries(batch.entries))):
+        found.add("addShard")
+    return found
+
+
+def _adds_shard(entry: Mapping[str, Any]) -> bool:
+    if entry["op"] == "i":
+        return bool(entry["ns"] == "config.shards")
+    return any(map(_adds_shard, entry["o"].get("applyOps", ())))
 
 
 def describe_command(entry: RawBSONDocument) -> tuple[str, set[str]]:

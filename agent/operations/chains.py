@@ -22,7 +22,7 @@ from agent.operations.slices import described_refs, read_slice_ref
 from agent.storage.base import ObjectInfo, Storage
 from agent.store.slice_runs import SliceRuns
 from agent.wire.optime import ZERO, OpTime
-from agent.wire.timelines import Gap, GapCause, Run
+from agent.wire.timelines import Gap, GapCause, Run, reshaped_by
 
 SLICES: Final = "slices/"
 
@@ -50,12 +50,14 @@ async def rebuild(storage: Storage, replset: str) -> Rebuilt:
     items = [item async for item in _slices(storage, replset)]
     taken = {span[1] for key in owned if (span := slice_span_of(key)) is not None}
     refs = await described_refs(storage, [item for item in items if item.key not in owned])
+    reshaped = {ref.end: cause for ref in refs if (cause := reshaped_by(ref.commands)) is not None}
+    refs = [ref for ref in refs if reshaped_by(ref.commands) is None]
     found = [c for c in chains(refs) if not _continues_a_backup(c[0], taken)]
     restores = await _restores(storage, replset)
     made = [(chain, await _run(storage, replset, chain)) for chain in _outermost(found)]
     kept = [(chain[0], run) for chain, run in made if run is not None]
     gaps = [
-        _gap(before, after, first, restores)
+        _gap(before, after, first, restores, reshaped.get(after.start))
         for (_, before), (first, after) in pairwise(kept)
         if before.end < after.start
     ]
@@ -167,11 +169,19 @@ async def _run(storage: Storage, replset: str, chain: list[SliceRef]) -> Run | N
     )
 
 
-def _gap(before: Run, after: Run, first: SliceRef, restores: Sequence[int]) -> Gap:
+def _gap(
+    before: Run,
+    after: Run,
+    first: SliceRef,
+    restores: Sequence[int],
+    reshaped: GapCause | None,
+) -> Gap:
     """Storage tells that something is missing, or that a restore came between; of other causes it
     tells only that a new run was begun."""
     if any(before.end.T <= at <= after.start.T for at in restores):
         cause, words = GapCause.RESTORE, "restored in between"
+    elif reshaped is not None:
+        cause, words = reshaped, "no backup before it reaches past it"
     elif first.previous_sha256 is not None:
         cause, words = GapCause.BROKEN, f"the slice that {first.key} continues is missing"
     else:

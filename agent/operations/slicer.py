@@ -34,8 +34,9 @@ from agent.errors import (
     TidelogError,
     Transient,
 )
-from agent.mongo.oplog import Position, oldest_entry, window_left
+from agent.mongo.oplog import Position, window_left
 from agent.operations.archiver import OplogArchiver, Slice
+from agent.operations.bases import ask_for_base, first_base
 from agent.operations.chains import restore_runs
 from agent.operations.context import Services
 from agent.operations.copies import opened
@@ -45,12 +46,10 @@ from agent.replay.commands import KNOWN
 from agent.storage.base import Storage
 from agent.wire.leases import slicer_scope
 from agent.wire.nodes import NodeStatus
-from agent.wire.operations import Kind
 from agent.wire.optime import ZERO, OpTime
 from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings
-from agent.wire.specs import BackupSpec
-from agent.wire.timelines import Gap, GapCause, Run
+from agent.wire.timelines import RESHAPING, Gap, GapCause, Run, reshaped_by
 
 READ_EVERY_S: Final = 1.0
 CONTROL_EVERY_S: Final = 5.0
@@ -60,15 +59,22 @@ OWNER_EVERY_S: Final = 60.0
 LOOK_EVERY_S: Final = 3.0
 """How often an agent that does not slice looks whether it should."""
 IDLE_SPAN_S: Final = 600.0
+IDLE_SHARD_SPAN_S: Final = 60.0
+"""Of one in a sharded cluster: the storage alone, without the control database, shows the others'
+writes as restorable only as far as it shows this one covered."""
 BACK_OFF_S: Final = 10.0
-_NAMES: Final = "%Y-%m-%dT%H:%M:%SZ"
-"""How operations are named after their moment."""
+_RESHAPED: Final = "no backup before it reaches past it: take a new one"
+_REBUILT: Final = frozenset(RESHAPING.values())
 LOW_WINDOW: Final = 0.5
 """Share of the oplog window left from which on it is warned of."""
 DEFAULT_PRIORITY: Final = 1.0
 """Of nodes that `pitr.priority` does not name, as soon as it names one."""
 
 log = structlog.stdlib.get_logger()
+
+
+class Reshaped(Superseded):
+    """The cluster was rebuilt in a way that ends the run."""
 
 
 @dataclass(slots=True)
@@ -88,6 +94,7 @@ class Slicer:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._replset = services.node.replset
+        self._idle_span_s = IDLE_SHARD_SPAN_S if services.node.is_sharded else IDLE_SPAN_S
         self._has_run = False
         """Whether this turn got so far that its errors can be told of the run."""
 
@@ -113,6 +120,8 @@ class Slicer:
         self._has_run = False
         settings, version = await services.settings.read()
         if not settings.pitr.enabled or settings.storage is None or await self._is_restoring():
+            return
+        if await self._is_out_of_place():
             return
         order = rank(await self._candidates(settings))
         if services.node.id not in order:
@@ -145,6 +154,14 @@ class Slicer:
             for node in found
         ]
 
+    async def _is_out_of_place(self) -> bool:
+        """Whether there is nothing to archive: the replica set was a shard and is none any more, or
+        these are config servers while a collection is being resharded."""
+        cluster = self._services.cluster
+        if (await cluster.topology()).of(self._replset) is None:
+            return True
+        return self._services.node.is_config and bool(await cluster.resharding())
+
     async def _is_restoring(self) -> bool:
         return any(op.kind.writes_data for op in await self._services.operations.active())
 
@@ -164,7 +181,9 @@ class Slicer:
             now = clock.monotonic()
             if not archiver.pending_bytes:
                 began = now
-            span = turn.settings.pitr.oplog_span_s if archiver.pending_matters else IDLE_SPAN_S
+            span = (
+                turn.settings.pitr.oplog_span_s if archiver.pending_matters else self._idle_span_s
+            )
             if now - began >= span:
                 await archiver.close()
                 began = now
@@ -196,6 +215,9 @@ class Slicer:
         async def remember(archived: Slice) -> None:
             turn.held.check()
             ref = archived.ref
+            cause = reshaped_by(ref.commands)
+            if cause is not None:
+                await self._end_run(turn.run, ref, cause)
             self._report_unknown(ref)
             turn.run = turn.run.with_slice(
                 ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes
@@ -212,9 +234,17 @@ class Slicer:
             on_slice=remember,
         )
 
+    async def _end_run(self, run: Run, ref: SliceRef, cause: GapCause) -> None:
+        """Close the run before a slice in which the cluster was rebuilt. Raises `Reshaped`: another
+        run is begun by whoever slices next."""
+        log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=_RESHAPED)
+        await self._record_gap(run.span.end, max(run.span.end, ref.end), cause, _RESHAPED)
+        await self._services.runs.save(run.model_copy(update={"sealed": True}))
+        raise Reshaped(f"{cause}: a new run of slices begins")
+
     def _report_unknown(self, ref: SliceRef) -> None:
         """Say now, not at the restore, that a slice holds what no replay here understands."""
-        unknown = sorted(set(ref.commands) - KNOWN)
+        unknown = sorted(set(ref.commands) - KNOWN - RESHAPING.keys())
         if unknown:
             log.error(
                 "oplog.unknown_command",
@@ -235,14 +265,17 @@ class Slicer:
         if not runs:
             runs = await restore_runs(store, storage, self._replset, repository, check=held.check)
         if not runs:
-            base = await self._first_base()
+            base = await first_base(self._services)
             if base is None:
                 await self._ask_for_base(settings)
             return await self._begun(epoch, repository, base)
         last = runs[-1]
         if last.sealed:
+            known = [gap for gap in await store.gaps() if gap.replset == self._replset]
+            why = next((g for g in known if g.start == last.span.end and g.cause in _REBUILT), None)
             run = await self._begun(epoch, repository)
-            await self._record_gap(last.span.end, run.start, GapCause.RESTORE, "restored since")
+            cause, words = (why.cause, why.message) if why else (GapCause.RESTORE, "restored since")
+            await self._record_gap(last.span.end, run.start, cause, words)
             await self._ask_for_base(settings)
             return run
         run = last.model_copy(
@@ -267,21 +300,6 @@ class Slicer:
                     run = run.with_slice(ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes)
         await self._services.runs.save(run)
         return run
-
-    async def _first_base(self) -> OpTime | None:
-        """Where slicing may begin so that the newest backup, taken before slicing was switched on,
-        can be carried on from: None where the oplog no longer reaches it. A restore since then has
-        ended that timeline."""
-        known = await self._services.catalog.backups()
-        restored = max((r["_id"] for r in await self._services.catalog.restores()), default="")
-        bases = [
-            b.last_write
-            for b in known
-            if b.cluster_id == self._services.cluster_id
-            and f"{b.last_write.wall():{_NAMES}}" > restored
-        ]
-        oldest = await oldest_entry(self._services.node)
-        return max((base for base in bases if base > oldest), default=None)
 
     async def _begun(self, epoch: int, repository: str | None, start: OpTime | None = None) -> Run:
         if start is None:
@@ -311,12 +329,7 @@ class Slicer:
     async def _ask_for_base(self, settings: Settings) -> None:
         """A new run can be restored from only with a backup in it."""
         if settings.pitr.auto_base:
-            await self._services.operations.submit(
-                Kind.BACKUP,
-                BackupSpec().to_document(),
-                requested_by=f"{self._services.node.id} (pitr.autoBase)",
-                queue=True,
-            )
+            await ask_for_base(self._services)
 
     async def _record_gap(self, start: OpTime, end: OpTime, cause: GapCause, message: str) -> None:
         gap = Gap(

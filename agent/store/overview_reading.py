@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
 from agent.store.catalog import Catalog
+from agent.store.cluster import ClusterView
 from agent.store.connection import Control, translated
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
@@ -14,6 +15,7 @@ from agent.store.repositories import RepositoryStore
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.wire.overview import Member, Overview
+from agent.wire.topology import Topology
 
 RECENT: Final = 50
 
@@ -56,6 +58,9 @@ class Sources(Protocol):
     async def hello(self) -> dict[str, Any]:
         """What the primary of the lead replica set says of its set."""
 
+    async def topology(self) -> Topology:
+        """The replica sets of the cluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class ControlSources:
@@ -88,6 +93,10 @@ class ControlSources:
         """See `Sources`."""
         return await read_hello(self.control)
 
+    async def topology(self) -> Topology:
+        """See `Sources`."""
+        return await ClusterView(self.control).topology()
+
 
 async def read_hello(control: Control) -> dict[str, Any]:
     """What the primary of the lead replica set says of its set."""
@@ -114,6 +123,7 @@ async def read_overview(sources: Sources) -> Overview:
         troubles=await sources.runs.troubles(),
         repositories=await sources.repositories.read(),
         cluster_id=await sources.control.read_cluster_id(),
+        topology=await sources.topology(),
     )
 
 

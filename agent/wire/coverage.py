@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from agent.wire.backups import Backup
-from agent.wire.optime import OpTime
+from agent.wire.optime import ZERO, OpTime
 from agent.wire.places import Places
-from agent.wire.timelines import Gap, Run, Span, coverage, restorable
+from agent.wire.timelines import Base, Gap, Run, Span, coverage, restorable, without
 from agent.wire.wording import epoch
+
+_BEHIND_S: Final = 60
+"""What an idle replica set may be behind a busy one without anything being wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,9 @@ class Coverage:
     troubles: Mapping[str, str] = field(default_factory=dict)
     """Why slicing of a replica set cannot begin."""
 
+    replsets: tuple[str, ...] = ()
+    """What the cluster consists of now; without it, what has runs counts."""
+
     @classmethod
     def of(
         cls,
@@ -31,24 +37,50 @@ class Coverage:
         gaps: Iterable[Gap],
         backups: Iterable[Backup],
         troubles: Mapping[str, str] | None = None,
+        *,
+        replsets: Iterable[str] = (),
     ) -> Coverage:
         """What can be restored as the profiles are now: runs in other repositories than `main`'s
         and backups that no profile leads to do not count."""
         within = tuple(backup for backup in backups if places.is_within_reach(backup))
-        return cls(places.runs(runs), tuple(gaps), within, dict(troubles or {}))
+        return cls(places.runs(runs), tuple(gaps), within, dict(troubles or {}), tuple(replsets))
 
     def ranges(self, *, unbacked: bool = True) -> list[dict[str, Any]]:
         """Stretches that can be restored to, and (`unbacked`) those that lack a backup before
         them, ascending."""
-        bases = [b.last_write for b in self.backups if not b.is_selective]
-        found: list[dict[str, Any]] = []
-        for span, base in restorable(coverage(self.runs), bases):
-            if unbacked and base != span.start:
-                until = span.end if base is None else base
-                found.append(_range(Span(start=span.start, end=until), has_base=False))
-            if base is not None and base < span.end:
-                found.append(_range(Span(start=base, end=span.end), has_base=True))
-        return found
+        backed = self._backed()
+        found = [(span, True) for span in backed]
+        if unbacked:
+            found += [(span, False) for span in without(self.spans(), backed)]
+        return [_range(span, has_base=has) for span, has in sorted(found, key=lambda f: f[0].end)]
+
+    def spans(self) -> list[Span]:
+        """What every replica set of the cluster covers, with a base or without."""
+        return coverage(self.runs, self.replsets)
+
+    def _backed(self) -> list[Span]:
+        bases = [
+            Base(b.last_write, tuple(part.replset for part in b.replsets))
+            for b in self.backups
+            if not b.is_selective
+        ]
+        return restorable(self.runs, bases)
+
+    def behind(self) -> list[str]:
+        """Which replica sets hold the coverage of a cluster back by more than a minute, and since
+        when, in words."""
+        ends = dict.fromkeys(self.replsets, ZERO)
+        for run in self.runs:
+            if not self.replsets or run.replset in ends:
+                ends[run.replset] = max(ends.get(run.replset, ZERO), run.span.end)
+        newest = max(ends.values(), default=ZERO)
+        return [
+            f"{name}: archived until {end.wall():%Y-%m-%dT%H:%M:%SZ}, {newest.T - end.T} s behind"
+            if end > ZERO
+            else f"{name}: nothing is archived"
+            for name, end in sorted(ends.items())
+            if newest.T - end.T > _BEHIND_S
+        ]
 
     def gaps_found(self) -> list[dict[str, Any]]:
         """Holes, with their causes."""

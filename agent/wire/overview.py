@@ -18,6 +18,7 @@ from agent.wire.repositories import Repositories
 from agent.wire.settings import Settings
 from agent.wire.snapshots import of_backup, of_operation
 from agent.wire.timelines import Gap, Run
+from agent.wire.topology import Topology
 from agent.wire.wording import duration, epoch
 
 LETTERS: Final = {
@@ -58,6 +59,7 @@ class Overview:
     troubles: Mapping[str, str] = field(default_factory=dict)
     repositories: Repositories = field(default_factory=Repositories)
     cluster_id: str = ""
+    topology: Topology = field(default_factory=lambda: Topology(members=()))
 
     @property
     def places(self) -> Places:
@@ -68,7 +70,14 @@ class Overview:
     def covered(self) -> Coverage:
         """What the archived oplog reaches."""
         troubles = self.troubles if self.settings.pitr.enabled else {}
-        return Coverage.of(self.places, self.runs, self.gaps, self.backups, troubles)
+        return Coverage.of(
+            self.places,
+            self.runs,
+            self.gaps,
+            self.backups,
+            troubles,
+            replsets=self.topology.replsets,
+        )
 
     def cluster(self) -> list[dict[str, Any]]:
         """Per replica set its nodes, those without an agent as far as they are known."""
@@ -79,6 +88,12 @@ class Overview:
         for member in self.members:
             if member.host not in agents:
                 rows.setdefault(self.replset, []).append(_without_agent(member))
+        for shard in self.topology.members:
+            served = {node.host for node in self.nodes if node.replset == shard.replset}
+            for host in shard.hosts:
+                if host not in served:
+                    alone = _without_agent(Member(host, is_arbiter=False))
+                    rows.setdefault(shard.replset, []).append(alone)
         return [{"rs": name, "nodes": rows[name]} for name in sorted(rows)]
 
     def pitr(self) -> dict[str, Any]:
@@ -91,6 +106,7 @@ class Overview:
             "nodes": [lease.owner for lease in held],
             "lag_s": self.covered.lag_s(self.now),
             "error": "; ".join(self.covered.errors()) or None,
+            "behind": self.covered.behind(),
         }
 
     def running(self) -> list[dict[str, Any]]:

@@ -10,8 +10,10 @@ continue the one before it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
@@ -27,9 +29,19 @@ class GapCause(StrEnum):
     ROLLBACK = "rolled back"
     RESTORE = "restored"
     DISABLED = "slicing was off"
+    RESHARDED = "a collection was resharded"
+    SHARDS_CHANGED = "a shard was added"
     BROKEN = "slice missing"
     UNKNOWN = "not known any more"
     """Found on the storage, after the control database was lost."""
+
+
+RESHAPING: Final = {
+    "reshardCollection": GapCause.RESHARDED,
+    "addShard": GapCause.SHARDS_CHANGED,
+}
+"""What slices of config servers name among their commands when the cluster was rebuilt in them: no
+restore goes past that, because the backups before it do not have what it made."""
 
 
 class Run(Record):
@@ -105,6 +117,11 @@ class Gap(Record):
     at: datetime | None = None
 
 
+def reshaped_by(commands: Iterable[str]) -> GapCause | None:
+    """Why a slice with these commands ends what can be restored to; None where it does not."""
+    return next((RESHAPING[name] for name in commands if name in RESHAPING), None)
+
+
 def merged(spans: Iterable[Span]) -> list[Span]:
     """Spans joined where they touch or overlap, ascending."""
     found: list[Span] = []
@@ -132,11 +149,13 @@ def intersection(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
     return found
 
 
-def coverage(runs: Iterable[Run]) -> list[Span]:
-    """What every replica set that has runs covers."""
-    by_replset: dict[str, list[Span]] = {}
+def coverage(runs: Iterable[Run], replsets: Iterable[str] = ()) -> list[Span]:
+    """What each of these replica sets covers; without names, each that has runs."""
+    by_replset: dict[str, list[Span]] = {name: [] for name in replsets}
+    chosen = set(by_replset)
     for run in runs:
-        by_replset.setdefault(run.replset, []).append(run.span)
+        if not chosen or run.replset in chosen:
+            by_replset.setdefault(run.replset, []).append(run.span)
     # Runs are joined only where one begins exactly where another ends: both then hold every entry
     # around the seam. An overlap is joined as well, since slices hold the same committed entries.
     each = [merged(spans) for spans in by_replset.values()]
@@ -148,11 +167,36 @@ def coverage(runs: Iterable[Run]) -> list[Span]:
     return common
 
 
-def restorable(spans: Sequence[Span], bases: Iterable[OpTime]) -> list[tuple[Span, OpTime | None]]:
-    """For each covered span the earliest moment it can restore to: the `last_write` of the first
-    base in it, None where there is no base."""
-    ordered = sorted(bases)
-    return [
-        (span, next((base for base in ordered if span.start <= base <= span.end), None))
-        for span in spans
-    ]
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A backup to begin from: the moment it is consistent at, and what it holds."""
+
+    moment: OpTime
+    replsets: tuple[str, ...]
+
+
+def restorable(runs: Sequence[Run], bases: Iterable[Base]) -> list[Span]:
+    """What can be restored to with slices, `[start, end]`: from each base on as far as every
+    replica set that it holds is covered without a hole. Ascending, joined where they overlap."""
+    return merged(
+        Span(start=base.moment, end=span.end)
+        for base in bases
+        for span in coverage(runs, base.replsets)
+        if span.start <= base.moment <= span.end
+    )
+
+
+def without(spans: Sequence[Span], taken: Sequence[Span]) -> list[Span]:
+    """What of the first is in none of the second; both ascending and disjoint."""
+    found = []
+    for span in spans:
+        start = span.start
+        for hole in taken:
+            if hole.end <= start or hole.start >= span.end:
+                continue
+            if start < hole.start:
+                found.append(Span(start=start, end=hole.start))
+            start = max(start, hole.end)
+        if start < span.end:
+            found.append(Span(start=start, end=span.end))
+    return found

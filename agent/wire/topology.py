@@ -16,6 +16,8 @@ class Member(Record):
     """The name of the shard, which need not be the replica set's; None where it is none."""
     is_config: bool = False
     """Whether these are the config servers. With a config shard they are a shard as well."""
+    hosts: tuple[str, ...] = ()
+    """`host:port` of its members as the config servers know them; empty for their own."""
 
 
 class Topology(Record):
@@ -46,7 +48,12 @@ def unsharded(replset: str) -> Topology:
 def topology_of(config: str, shards: Iterable[Mapping[str, Any]]) -> Topology:
     """From the name of the config servers' replica set and the documents of `config.shards`,
     `{_id: shard, host: "replset/host:port,…"}`."""
-    by_replset = {str(row["host"]).partition("/")[0]: str(row["_id"]) for row in shards}
-    members = [Member(replset=config, shard=by_replset.pop(config, None), is_config=True)]
-    members += [Member(replset=name, shard=by_replset[name]) for name in sorted(by_replset)]
-    return Topology(members=tuple(members))
+    lead, others = Member(replset=config, is_config=True), []
+    for row in shards:
+        replset, _, hosts = str(row["host"]).partition("/")
+        if replset == config:
+            lead = lead.model_copy(update={"shard": str(row["_id"])})
+        else:
+            listed = tuple(filter(None, hosts.split(",")))
+            others.append(Member(replset=replset, shard=str(row["_id"]), hosts=listed))
+    return Topology(members=(lead, *sorted(others, key=lambda member: member.replset)))

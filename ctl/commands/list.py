@@ -56,7 +56,13 @@ def command(
         backups = await session.catalog.backups()
         chosen = [b for b in backups if profile is None or profile in places.profiles_of(b)]
         chosen = sorted(chosen, key=lambda b: b.last_write)[-size:]
-        covered = Coverage.of(places, await session.runs.runs(), await session.runs.gaps(), backups)
+        covered = Coverage.of(
+            places,
+            await session.runs.runs(),
+            await session.runs.gaps(),
+            backups,
+            replsets=(await session.topology()).replsets,
+        )
         return _backups(chosen, places, covered, full=full, unbacked=unbacked)
 
     invocation.perform(run)

@@ -76,6 +76,18 @@ async def check_cluster(lead: LeadContext, replsets: Sequence[str]) -> None:
         )
 
 
+async def check_served(lead: LeadContext, replsets: Sequence[str]) -> None:
+    """Raises `Refused` for a replica set of which no agent is registered. One whose agents have
+    died without a goodbye is waited for, since they may be starting again."""
+    served = {node.replset for node in await lead.services.nodes.all()}
+    alone = sorted(set(replsets) - served)
+    if alone:
+        raise Refused(
+            f"no agent serves the replica set {', '.join(alone)}",
+            hint="run an agent beside each node of every shard and of the config servers",
+        )
+
+
 async def agreed_end(part: PartContext, read_end: OpTime) -> OpTime:
     """Tell the lead how far this part has read, wait for its choice of `last_write`, and make sure
     that this replica set gets there. Raises `NodeUnavailable`."""

@@ -20,12 +20,14 @@ from agent.errors import (
     IntegrityError,
     ObjectExists,
     ObjectNotFound,
+    Refused,
     StorageUnavailable,
 )
 from agent.faults import fault_point
 from agent.operations.backup.agreement import (
     agreed_end,
     check_cluster,
+    check_served,
     choose_end,
     read_end_of,
 )
@@ -49,6 +51,7 @@ from agent.wire.operations import Kind, Operation
 from agent.wire.optime import OpTime
 from agent.wire.profiles import storage_of
 from agent.wire.specs import BackupSpec
+from agent.wire.timelines import reshaped_by
 
 LISTED_COLLECTIONS: Final = 5000
 _STATS_AT_ONCE: Final = 16
@@ -82,11 +85,13 @@ class BackupKind:
             await lead.services.operations.merge_result(
                 operation.id, lead.lease.epoch, {LOST: lost}
             )
+        replsets = (await lead.services.cluster.topology()).replsets
         await check_cluster(lead, ())
+        await check_served(lead, replsets)
         await keep_still(
             lead.services, operation.id, within_s=lead.settings.backup.timeouts.balancer_stop
         )
-        return (await lead.services.cluster.topology()).replsets
+        return replsets
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
         """Choose `last_write` when every part has read all; the balancer may go on then."""
@@ -203,6 +208,10 @@ def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
 async def _write_manifest(
     part: PartContext, storage: Storage, outcome: SnapshotOutcome
 ) -> dict[str, Any]:
+    for ref in outcome.slices:
+        cause = reshaped_by(ref.commands)
+        if cause is not None:
+            raise Refused(f"{cause} while the backup ran", hint="take the backup again")
     operation = await part.refresh()
     last_write = OpTime.from_document(operation.result["last_write"])
     key = stored_name(storage, manifest_key(operation.name, part.replset, part.lease.epoch))

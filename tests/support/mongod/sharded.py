@@ -27,6 +27,12 @@ from tests.support.mongod.options import Auth, Member, SetOptions
 from tests.support.mongod.replset import Client, ReplicaSet
 
 _MAJORITY = {"w": "majority"}
+_PARAMETERS: dict[str, str | int | float] = {
+    # 15 minutes unless told: how long a donor keeps orphans for cursors still open.
+    "orphanCleanupDelaySecs": 0,
+    # Five minutes unless told: how long resharding takes at least.
+    "reshardingMinimumOperationDurationMillis": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -207,6 +213,11 @@ class ShardedCluster:
             collectionUUID=entry["uuid"],
         )
 
+    def reshard(self, namespace: str, key: Mapping[str, Any]) -> None:
+        """`reshardCollection`: the collection is rewritten under another shard key."""
+        order = {"_configsvrReshardCollection": namespace, "key": dict(key), "unique": False}
+        self.on_config({**order, "numInitialChunks": 2})
+
     def on_primary_shard(self, namespace: str, command: str, **fields: Any) -> dict[str, Any]:
         """Send a command about a collection as mongos does: to the primary shard, with versions."""
         database, _, collection = namespace.partition(".")
@@ -300,8 +311,7 @@ class ShardedCluster:
                 auth=chosen.auth,
                 oplog_mb=chosen.oplog_mb,
                 cache_gb=chosen.cache_gb,
-                # 15 minutes unless told: how long a donor keeps orphans for cursors still open.
-                parameters={"orphanCleanupDelaySecs": 0, **(chosen.parameters or {})},
+                parameters={**_PARAMETERS, **(chosen.parameters or {})},
                 cluster_role=role,
             )
         )

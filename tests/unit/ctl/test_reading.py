@@ -101,6 +101,7 @@ def test_status_as_the_contract_has_it(ctl: Ctl) -> None:
         "nodes": [],
         "lag_s": None,
         "error": None,
+        "behind": [],
     }
     (item,) = answer["running"]
     assert item["op_id"] == running.id

@@ -22,6 +22,7 @@ from agent.wire.optime import OpTime
 from agent.wire.repositories import Repositories
 from agent.wire.settings import Settings, load_yaml
 from agent.wire.timelines import Gap, Run
+from agent.wire.topology import Topology, unsharded
 from ctl.__main__ import run
 from ctl.invocation import Invocation
 from ctl.session import Session
@@ -64,6 +65,7 @@ class World:
     events: list[Event] = field(default_factory=list)
     databases: dict[str, int] = field(default_factory=dict)
     hello: dict[str, Any] = field(default_factory=dict)
+    topology: Topology = field(default_factory=lambda: unsharded("rs0"))
     clock: FakeClock = field(default_factory=FakeClock)
     unreachable: TidelogError | None = None
     cancelled: list[str] = field(default_factory=list)
@@ -221,6 +223,9 @@ class _FakeSession(Session):
 
     async def hello(self) -> dict[str, Any]:
         return _world_of(self).hello
+
+    async def topology(self) -> Topology:
+        return _world_of(self).topology
 
 
 def _world_of(session: Session) -> World:

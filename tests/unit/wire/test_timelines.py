@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire.optime import OpTime
-from agent.wire.timelines import Run, Span, coverage, intersection, merged, restorable
+from agent.wire.timelines import (
+    Base,
+    Run,
+    Span,
+    coverage,
+    intersection,
+    merged,
+    restorable,
+    without,
+)
 
 LAST = 30
 
@@ -82,5 +91,32 @@ def test_a_start_is_not_covered_and_an_end_is() -> None:
 
 
 def test_a_span_restores_from_its_first_base_on() -> None:
-    found = restorable([span(0, 10), span(15, 20)], [at(4), at(7), at(12)])
-    assert found == [(span(0, 10), at(4)), (span(15, 20), None)]
+    runs = [run("a", 0, 10), run("a", 15, 20)]
+    assert restorable(runs, [Base(at(t), ("a",)) for t in (4, 7, 12)]) == [span(4, 10)]
+
+
+def test_a_base_restores_as_far_as_each_replica_set_that_it_holds_is_covered() -> None:
+    runs = [run("cfg", 0, 30), run("a", 0, 20), run("b", 0, 10), run("new", 15, 30)]
+    everything = Base(at(5), ("cfg", "a", "b"))
+    assert restorable(runs, [everything]) == [span(5, 10)]
+    assert restorable(runs, [Base(at(5), ("cfg", "a"))]) == [span(5, 20)]
+    assert restorable(runs, [Base(at(5), ("cfg", "a", "c"))]) == []
+    after = Base(at(16), ("cfg", "a", "new"))
+    assert restorable(runs, [everything, after]) == [span(5, 10), span(16, 20)]
+
+
+def test_a_replica_set_of_which_nothing_is_archived_leaves_nothing_covered() -> None:
+    assert coverage([run("a", 0, 20)], ["a", "b"]) == []
+    assert coverage([run("a", 0, 20), run("gone", 0, 3)], ["a"]) == [span(0, 20)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, LAST), st.integers(0, LAST))),
+    st.lists(st.tuples(st.integers(0, LAST), st.integers(0, LAST))),
+)
+def test_what_is_left_of_spans_is_in_them_and_in_no_hole(
+    kept: list[tuple[int, int]], taken: list[tuple[int, int]]
+) -> None:
+    spans = merged(span(min(s), max(s)) for s in kept)
+    holes = merged(span(min(s), max(s)) for s in taken)
+    assert moments(without(spans, holes)) == moments(spans) - moments(holes)
