@@ -35,6 +35,12 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+def host_time_s() -> float:
+    """The wall clock of this host, in seconds since 1970: to tell a person how far it is off from
+    a store's. Nothing is stored or decided by it."""
+    return time.clock_gettime(time.CLOCK_REALTIME)
+
+
 def jittered(seconds: float, share: float = 0.2) -> float:
     """`seconds` give or take `share` of it, so that agents do not act in step."""
     return seconds * random.uniform(1 - share, 1 + share)

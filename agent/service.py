@@ -7,6 +7,7 @@
      ├─ slicer           the oplog of this replica set, while PITR is on and the lease is ours
      ├─ balancer keeper  on config servers: the balancer is put back for those that died
      ├─ membership       ends the agent when its replica set became a shard
+     ├─ storage checks   answers to `ctl storage check`
      ├─ settings watch   priority of this node, storage check
      ├─ key watch        whether the keys of the encryption can be used, here and in a year
      ├─ events           copies of log lines → control database
@@ -36,10 +37,10 @@ from agent.config import Config
 from agent.coordination.heartbeat import Condition, Heartbeat
 from agent.coordination.membership import Membership
 from agent.coordination.settings_watch import SettingsWatch
+from agent.coordination.storage_checks import StorageChecks
 from agent.coordination.wakeup import Wakeup, feed
 from agent.errors import (
     StorageUnavailable,
-    StoreUnavailable,
     TidelogError,
     Transient,
     leaves,
@@ -49,12 +50,11 @@ from agent.log import EventSink
 from agent.mongo.node import Node
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
-from agent.operations.copies import opened
 from agent.operations.key_watch import KeyWatch
 from agent.operations.registry import all_kinds
-from agent.operations.repository import looked_at
 from agent.operations.runner import Runner
 from agent.operations.slicer import Slicer
+from agent.operations.storage_looks import check_storage, report_on
 from agent.operations.vaults import with_keys
 from agent.storage.base import Storage
 from agent.storage.registry import StorageOptions, open_storage
@@ -76,6 +76,7 @@ from agent.store.slice_runs import SliceRuns
 from agent.version import VERSION
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
+from agent.wire.storage_reports import FEATURE
 
 APP_NAME: Final = "tidelog-agent"
 CHECK_POLL_S: Final = 30.0
@@ -157,7 +158,8 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         clock=clock,
         budget_bytes=config.memory.budget,
     )
-    condition = Condition(features=tuple(sorted(f"kind:{kind}" for kind in kinds)))
+    features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE])
+    condition = Condition(features=tuple(features))
     heartbeat = Heartbeat(node, registry, leases, clock, condition, config.mongodb.deadline)
     wakeup = Wakeup()
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
@@ -170,11 +172,18 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         membership=Membership(node, clock),
         key_watch=KeyWatch(services, encryption, condition),
         wakeups=(wakeup, settings_wakeup),
+        storage_checks=StorageChecks(
+            node.id,
+            condition,
+            lambda request: _told(lambda: report_on(services, request)),
+            partial(_seconds_of, control),
+            clock,
+        ),
         settings_watch=SettingsWatch(
             settings,
             node.host,
             condition,
-            partial(_check_storage, services),
+            lambda settings, profile: _told(lambda: check_storage(services, settings, profile)),
             settings_wakeup,
             clock,
         ),
@@ -195,6 +204,7 @@ class Agent:
     key_watch: KeyWatch
     wakeups: tuple[Wakeup, Wakeup]
     settings_watch: SettingsWatch
+    storage_checks: StorageChecks
     clock: Clock
 
     async def serve(
@@ -205,7 +215,10 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.heartbeat.run(lease), name="heartbeat")
-                group.create_task(feed(self.commands, *self.wakeups), name="feed")
+                checks = self.storage_checks
+                fed = feed(self.commands, *self.wakeups, offer=checks.offer)
+                group.create_task(fed, name="feed")
+                group.create_task(checks.run(), name="storage checks")
                 group.create_task(self.settings_watch.run(), name="settings watch")
                 group.create_task(self.runner.run(), name="runner")
                 group.create_task(self.slicer.run(), name="slicer")
@@ -251,21 +264,22 @@ async def _watchdog(clock: Clock) -> None:
         await clock.sleep(period_s)
 
 
-async def _open_storage(node: str, settings: Settings, profile: str) -> Storage:
-    return await open_storage(storage_of(settings, profile), StorageOptions(node=node))
-
-
-async def _check_storage(services: Services, settings: Settings, profile: str) -> None:
-    """Raises `TidelogError`, also for what a driver's library should have said otherwise: settings
-    that do not work must not end the agent."""
+async def _told(look: Callable[[], Awaitable[T]]) -> T:
+    """A look at the storage. Raises `TidelogError`, also for what a driver's library should have
+    said otherwise: settings that do not work must not end the agent."""
     try:
-        async with opened(services, settings, profile) as storage:
-            await storage.verify()
-            with contextlib.suppress(StoreUnavailable):  # no fault of the storage
-                await looked_at(services, settings, profile, storage)
+        return await look()
     except TidelogError:
         raise
     except Exception as error:
         raise StorageUnavailable(
             f"the storage check failed: {type(error).__name__}: {error}"
-        ) from (error)
+        ) from error
+
+
+async def _seconds_of(control: Control) -> int:
+    return (await control.now()).T
+
+
+async def _open_storage(node: str, settings: Settings, profile: str) -> Storage:
+    return await open_storage(storage_of(settings, profile), StorageOptions(node=node))

@@ -28,6 +28,7 @@ from agent.store.node_registry import NodeRegistry
 from agent.version import VERSION
 from agent.wire.leases import Lease, node_scope
 from agent.wire.nodes import HEARTBEAT_EVERY_S, NodeStatus, Role
+from agent.wire.storage_reports import StorageReport
 
 GOODBYE_WITHIN_S: Final = 2.0
 UNREACHABLE_FOR_S: Final = 60.0
@@ -62,6 +63,7 @@ class Condition:
     priority: float | None = None
     storage_error: str | None = None
     profile_errors: dict[str, str] = field(default_factory=dict)
+    reports: tuple[StorageReport, ...] = ()
     storage_settings_version: int | None = None
     key_policies: tuple[str, ...] = ()
     key_fingerprint: str | None = None
@@ -161,6 +163,7 @@ class Heartbeat:
             pid=os.getpid(),
             storage_error=self.condition.storage_error,
             profile_errors=dict(self.condition.profile_errors),
+            reports=self.condition.reports,
             storage_settings_version=self.condition.storage_settings_version,
             key_policies=self.condition.key_policies,
             key_fingerprint=self.condition.key_fingerprint,

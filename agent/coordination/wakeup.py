@@ -7,7 +7,7 @@ then reads, then acts, then waits; so nothing that happens while it reads is mis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from agent.clock import jittered
@@ -50,9 +50,18 @@ class Wakeup:
             return
 
 
-async def feed(commands: Commands, *waiters: Wakeup) -> None:
-    """Hand the wake-ups of the control database to the waiters of this process, for ever."""
+async def feed(
+    commands: Commands,
+    *waiters: Wakeup,
+    offer: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Hand the wake-ups of the control database to the waiters of this process, for ever. `offer`
+    takes every command as it is; a question to all agents is for it, and wakes nobody else."""
     async for command in commands.watch():
+        if command is not None and command.get("check") is not None:
+            if offer is not None:
+                offer(command)
+            continue
         of_operation = command is not None and command.get("op_id") is not None
         for waiter in waiters:
             if waiter.wants_operations or not of_operation:

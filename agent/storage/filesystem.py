@@ -7,6 +7,7 @@ run in threads of this driver's own; a dead NFS server can block those, never th
 from __future__ import annotations
 
 import builtins
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from typing import Final
 
 from agent.errors import ConfigError, TidelogError
 from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.describing import Description
 from agent.storage.posix_reader import Reader, size_of
 from agent.storage.posix_root import Root
 from agent.storage.posix_tree import remove, sweep, walk
@@ -148,6 +150,15 @@ class FilesystemStorage:
     async def verify(self) -> None:
         """Write, list, read back and delete a probe object."""
         await probe(self)
+
+    async def describe(self, probe: str) -> Description:
+        """See `agent.storage.describing.Describing`."""
+        status = await self._threads.run(partial(os.statvfs, self._root.path))
+        return Description(
+            identity=f"user {os.geteuid()}, group {os.getegid()} of the agent's host",
+            credentials="the agent's own user",
+            free_bytes=status.f_bavail * status.f_frsize,
+        )
 
     async def sweep_temporaries(self, older_than_s: float, *, within_s: float | None = None) -> int:
         """Remove what killed writers left, if older than that by the file system's own clock.

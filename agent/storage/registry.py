@@ -88,6 +88,20 @@ async def open_storage(
     return wrap(driver, chosen, clock=ticking, heard=heard)
 
 
+async def open_bare(
+    settings: StorageSettings,
+    options: StorageOptions,
+    *,
+    clock: Clock | None = None,
+    drivers: Mapping[str, Driver] = DRIVERS,
+) -> Storage:
+    """The driver alone, to look at the storage as it is: each request is tried once or twice, and
+    what only this driver can say can be asked. Raises as `open_storage`."""
+    open_driver, _ = _driver(settings.type, drivers)
+    hasty = replace(options, policy=RetryPolicy(max_attempts=2, base_delay_s=0.2))
+    return await open_driver(settings, _surroundings(hasty, clock or SystemClock(), _Heard()))
+
+
 def wrap(
     driver: Storage,
     options: StorageOptions | None = None,

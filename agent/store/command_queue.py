@@ -19,6 +19,7 @@ from agent.clock import Clock, SystemClock, jittered
 from agent.errors import TidelogError
 from agent.store.connection import Control, translated
 from agent.wire.collections import COMMANDS
+from agent.wire.storage_reports import StorageCheckRequest
 
 AWAIT_S: Final = 3.0
 """How long the server holds a read of the end; each costs one query and one thread."""
@@ -42,6 +43,11 @@ class CommandQueue:
                 await self._collection.insert_one({"op_id": op_id})
         except TidelogError as error:
             log.debug("commands.wake_failed", error=str(error))
+
+    async def ask(self, request: StorageCheckRequest) -> None:
+        """Ask every agent to try a storage. Raises `StoreUnavailable`."""
+        with translated("asking the agents"):
+            await self._collection.insert_one({"op_id": None, "check": request.to_document()})
 
     async def watch(self) -> AsyncIterator[dict[str, Any] | None]:
         """Each wake-up from now on, and `None` after each break, when some may have been missed.

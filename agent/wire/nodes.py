@@ -10,6 +10,7 @@ from pydantic import Field
 
 from agent.wire.collections import SCHEMA_VERSION
 from agent.wire.record import Record
+from agent.wire.storage_reports import StorageReport
 
 HEARTBEAT_EVERY_S: Final = 4.0
 STALE_AFTER_S: Final = 15.0
@@ -54,6 +55,8 @@ class NodeStatus(Record):
     """Of the keys as this agent has them: the same on all agents, or something is wrong."""
     key_error: str | None = None
     """Why they cannot be used here."""
+    reports: tuple[StorageReport, ...] = ()
+    """Answers to the last storage checks."""
     errors: tuple[str, ...] = ()
     rss_bytes: int = 0
     started_at: datetime | None = None

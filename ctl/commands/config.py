@@ -9,6 +9,7 @@ import click
 
 from agent.errors import ConfigError
 from agent.wire.operations import Kind
+from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings, get_key, load_yaml, masked
 from agent.wire.specs import ResyncSpec
 from ctl.exit_codes import OperationFailed
@@ -16,7 +17,7 @@ from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import global_options, wait_options
 from ctl.render import as_yaml
 from ctl.settings_change import Change, apply_change, edit_keys
-from ctl.storage_settings import require_storage, wait_for_verdicts
+from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -102,16 +103,19 @@ async def _change(session: Session, change: Change) -> Result:
 
 
 async def _check(session: Session) -> Result:
+    from ctl.storage.asking import ask_all
+
     await require_storage(session)
-    _, version = await session.settings.read()
-    verdicts = await wait_for_verdicts(session, version)
-    if not verdicts:
+    answers = await ask_all(session, MAIN)
+    told = {report.node: report.error for report in answers.reports}
+    told |= answers.silent
+    if not told:
         raise OperationFailed("no agent is alive, so nobody can check the storage")
-    if not all(verdict.is_ok for verdict in verdicts):
-        bad = "; ".join(verdict.sentence for verdict in verdicts if not verdict.is_ok)
+    if any(told.values()):
+        bad = "; ".join(f"{node}: {why}" for node, why in sorted(told.items()) if why)
         raise OperationFailed(f"the storage cannot be used everywhere: {bad}")
-    text = "\n".join(verdict.sentence for verdict in verdicts)
-    return Result({"storage": [verdict.to_json() for verdict in verdicts]}, text)
+    text = "\n".join(f"{node}: ok" for node in sorted(told))
+    return Result({"storage": [{"node": n, "ok": True, "error": None} for n in sorted(told)]}, text)
 
 
 async def _resync(

@@ -60,6 +60,9 @@ def test_one_reading_makes_a_copy_on_each_storage_and_any_of_them_restores(alone
     before = alone.fill(megabytes=10)
     made = alone.backup("--profile", "main", "--profile", "second")
     name = made["name"]
+    checked = alone.ctl.ok("storage", "check", "--profile", "second", "--measure", "1MiB")
+    assert [node["ok"] for node in checked["nodes"]] == [True]
+    assert checked["nodes"][0]["write_bytes_s"] > 0
     assert [(c["profile"], c["status"]) for c in made["copies"]] == [
         ("main", "done"),
         ("second", "done"),
@@ -109,8 +112,9 @@ def test_a_storage_that_is_down_costs_its_own_copy_only_and_is_seen(alone: Scene
     alone.client.drop_database("shop")
     alone.restore(name)
     assert alone.ctl.run("backup", "--wait", "--profile", "second", within_s=120).status == 1
-    errors = alone.ctl.ok("config", "--check")["storage"]
-    assert all(verdict["ok"] for verdict in errors), "main is well"
+    assert alone.ctl.run("storage", "check", "--profile", "second").status == 1
+    verdicts = alone.ctl.ok("config", "--check")["storage"]
+    assert all(verdict["ok"] for verdict in verdicts), "main is well"
 
 
 def test_a_backup_elsewhere_is_restored_to_a_time_with_the_slices_of_main(alone: Scene) -> None:

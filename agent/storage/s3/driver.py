@@ -19,14 +19,17 @@ from agent.errors import (
     Permanent,
     PermissionDenied,
     StorageUnavailable,
+    TidelogError,
 )
 from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.describing import Description
 from agent.storage.keys import check_key, check_prefix
 from agent.storage.multipart import Plan, upload
 from agent.storage.precedence import Choice
 from agent.storage.probe import probe
 from agent.storage.ranges import Range, Reader
 from agent.storage.s3.connection import Connection
+from agent.storage.s3.describing import describe, try_parts
 from agent.storage.s3.errors import Unsupported
 from agent.storage.s3.listing import Listing
 from agent.storage.s3.manners import Manners
@@ -145,6 +148,14 @@ class S3Storage:
     async def verify(self) -> None:
         """Write, list, read back and delete a probe object."""
         await probe(self)
+
+    async def describe(self, probe: str) -> Description:
+        """See `agent.storage.describing.Describing`."""
+        return await describe(self._connection, probe)
+
+    async def try_parts(self, key: str) -> tuple[TidelogError | None, TidelogError | None]:
+        """See `agent.storage.describing.UploadsInParts`."""
+        return await try_parts(self._connection, self._manners, key)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -21,6 +21,7 @@ from agent.wire.operations import ErrorRecord, Kind, Operation, Part, Progress, 
 from agent.wire.optime import OpTime
 from agent.wire.repositories import Repositories
 from agent.wire.settings import Settings, load_yaml
+from agent.wire.storage_reports import FEATURE, Permission, StorageCheckRequest, StorageReport
 from agent.wire.timelines import Gap, Run
 from agent.wire.topology import Topology, unsharded
 from ctl.__main__ import run
@@ -59,6 +60,7 @@ class World:
     restores: list[dict[str, Any]] = field(default_factory=list)
     leases: list[Lease] = field(default_factory=lambda: [LEAD])
     slice_runs: list[Run] = field(default_factory=list)
+    permissions: tuple[Permission, ...] = ()
     troubles: dict[str, str] = field(default_factory=dict)
     repositories: Repositories = field(default_factory=Repositories)
     slice_gaps: list[Gap] = field(default_factory=list)
@@ -121,6 +123,23 @@ class _Repositories:
 
     async def gaps(self) -> list[Gap]:
         return self.world.slice_gaps
+
+    async def ask(self, request: StorageCheckRequest) -> None:
+        """Each live agent answers what it knows of the storage, unless it is to keep silent."""
+        self._check()
+        for number, one in enumerate(self.world.nodes):
+            if FEATURE not in one.features:
+                continue
+            report = StorageReport(
+                id=request.id,
+                node=one.id,
+                profile=request.profile,
+                type="filesystem",
+                address="file:///backups",
+                error=one.storage_error,
+                permissions=self.world.permissions,
+            )
+            self.world.nodes[number] = one.model_copy(update={"reports": (report,)})
 
     async def wake(self) -> None:
         self.world.wakes += 1
@@ -292,6 +311,7 @@ def node(host: str = "h1:27017", **changes: Any) -> NodeStatus:
         "agent_version": "0.1.0",
         "mongodb_version": "6.0.5",
         "storage_settings_version": 1,
+        "features": (FEATURE,),
         "age_s": 1.0,
     }
     return NodeStatus.model_validate({**facts, **changes})
