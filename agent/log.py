@@ -91,6 +91,8 @@ EVENTS: Final = {
     "slicer.superseded": "another agent archives it now",
     "storage.check_failed": "this agent cannot use the storage of the settings",
     "storage.retry": "a request to the storage is made again",
+    "verify.harmed": "a backup is not what was written any more; ctl verify says what",
+    "verify.slices_harmed": "archived oplog is not what was written any more",
 }
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "restore": "Restore a backup.",
     "status": "Show the cluster, what runs, and the backups.",
     "storage": "Check the storage, print its policies, take it over.",
+    "verify": "Look whether what is stored is there and what was written.",
     "version": "Print the version.",
 }
 

@@ -25,6 +25,7 @@ _WORDS: Final = {
     Kind.ADOPT: "adoption",
     Kind.DELETE_BACKUP: "deletion",
     Kind.RESYNC: "resync",
+    Kind.VERIFY: "verification",
 }
 
 

@@ -148,6 +148,10 @@ def selection_options(function: F) -> F:
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+queue_option = click.option(
+    "--queue", is_flag=True, help="Wait in line if another operation is in progress."
+)
+
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would happen.")
 remapping_option = click.option(
     "--replset-remapping",

@@ -26,6 +26,8 @@ def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> 
         words = item["status"]
         if item["error"]:
             words = f"{words}: {shortened(item['error'])}"
+        elif item["verified"] and item["verified"]["harmed"]:
+            words = f"done, HARMED: {item['verified']['harmed']} objects, see ctl describe-backup"
         elif item["status"] == "done" and not item["available"]:
             words = "out of reach: no profile leads to its repository"
         cell = state(words)

@@ -7,6 +7,7 @@
     backups/<name>/<replset>/journal/<epoch>-<n>.json.zst
     chunks/<replset>/<collection uuid | bundles>/<op>-<epoch>-<n>.bson.zst
     slices/<replset>/<yyyymmdd>/<from>_<to>_<term>_<epoch>.bson.zst
+    verified/<name>/<n>.json.zst                             which objects were read and found right
     restores/<name>/<replset>-<epoch>-<n>.json               what a restore did; outlives its target
     encryption/<number>.json                                 encryption policies
     keys/<key id>.json                                       a data key, wrapped
@@ -34,6 +35,7 @@ ENCRYPTED_VERSION: Final = 2
 READABLE_VERSION: Final = ENCRYPTED_VERSION
 ENCRYPTED: Final = ".enc"
 """How the key of an encrypted object ends."""
+VERIFIED: Final = "verified/"
 BUNDLES: Final = "bundles"
 
 
@@ -101,6 +103,11 @@ def slice_span_of(key: str) -> tuple[OpTime, OpTime] | None:
         return None
     numbers = [int(number) for number in found.groups()]
     return OpTime(T=numbers[0], I=numbers[1]), OpTime(T=numbers[2], I=numbers[3])
+
+
+def verified_key(name: str, number: int) -> str:
+    """What one verification, in one of its attempts, read and found right."""
+    return f"{VERIFIED}{name}/{number:04d}.json.zst"
 
 
 def restore_key(name: str, replset: str, epoch: int, number: int) -> str:

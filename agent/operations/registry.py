@@ -10,6 +10,7 @@ from agent.operations.encryption import EncryptionKind
 from agent.operations.restore.kind import RestoreKind
 from agent.operations.restore.onto import OplogReplayKind
 from agent.operations.resync import ResyncKind
+from agent.operations.verification.kind import VerifyKind
 from agent.wire.operations import Kind
 
 
@@ -21,6 +22,7 @@ def all_kinds() -> dict[Kind, OperationKind]:
         OplogReplayKind(),
         DeleteBackupKind(),
         ResyncKind(),
+        VerifyKind(),
         AdoptKind(),
         EncryptionKind(),
     ]

@@ -15,6 +15,7 @@ from agent.errors import Conflict, NotFound
 from agent.store.connection import Control, translated
 from agent.wire.backups import Backup, Copy
 from agent.wire.collections import BACKUPS, RESTORES
+from agent.wire.verdicts import Verdict
 
 Document = dict[str, Any]
 
@@ -84,6 +85,13 @@ class Catalog:
             "repository_id": first.repository_id,
         }
         await self._backups.update_one({"_id": name}, {"$set": change})
+
+    async def record_verdict(self, name: str, verdict: Verdict) -> None:
+        """Put what a verification found beside the backup, with the server's time."""
+        found = {**verdict.to_document(), "at": "$$NOW"}
+        literal = {k: v if k == "at" else {"$literal": v} for k, v in found.items()}
+        with translated(f"recording the verdict on the backup {name}"):
+            await self._backups.update_one({"_id": name}, [{"$set": {"verdict": literal}}])
 
     async def save_restore(self, document: Document) -> None:
         """Record a restore under its `_id`, in place of what was recorded of it before."""

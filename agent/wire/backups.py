@@ -10,6 +10,7 @@ from agent.wire.collections import SCHEMA_VERSION
 from agent.wire.encryption import BackupEncryption
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
+from agent.wire.verdicts import Verdict
 
 
 class ReplsetPart(Record):
@@ -76,6 +77,8 @@ class Backup(Record):
     size_uncompressed_bytes: int
     copies: tuple[Copy, ...] | None = None
     """All repositories that hold it; the catalogue knows, `backup.json` does not."""
+    verdict: Verdict | None = None
+    """What the last verification found; the catalogue knows, `backup.json` does not."""
 
     @property
     def places(self) -> tuple[Copy, ...]:

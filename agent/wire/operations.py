@@ -73,6 +73,7 @@ class Kind(StrEnum):
     RESYNC = "resync"
     ADOPT = "adopt"
     ENCRYPTION = "encryption"
+    VERIFY = "verify"
     UNKNOWN = "unknown"
     """Of a newer version: refused with a reason if nobody else takes it on."""
 

@@ -85,7 +85,7 @@ CONTROL: Final = (
     _control(LEASES, "insert update", "who may act"),
     _control(AGENTS, "insert update remove", "heartbeats and goodbyes"),
     _control(CONFIG, "insert update", "settings and the version of the schema"),
-    _control(BACKUPS, "createIndex insert remove", "the list of backups"),
+    _control(BACKUPS, "createIndex insert update remove", "the list of backups"),
     _control(SLICES, "insert update remove", "what is archived of the oplog"),
     _control(RESTORES, "createIndex insert update", "the list of restores"),
 )

@@ -116,7 +116,8 @@ class RestoreSettings(Section):
     num_download_workers: int | None = Field(default=None, ge=1)
     """Of PBM's physical restores; no effect."""
     index_commit_quorum: str | int | None = None
-    """`votingMembers`, `majority` or a number of members."""
+    """`majority` (so without it), `votingMembers` or a number of members: who has to have built an
+    index before it is ready. With `votingMembers` a restore waits for every voting member."""
     num_parallel_files: int | None = None
     """Of PBM's physical restores; no effect, as all below."""
     max_download_buffer_mb: int | None = None

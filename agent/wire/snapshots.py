@@ -35,6 +35,7 @@ def of_backup(backup: Backup, profiles: Sequence[str] | None = None) -> Snapshot
         "ns": list(backup.ns),
         "hold": backup.hold,
         "op_id": backup.op_id,
+        "verified": backup.verdict.to_json() if backup.verdict is not None else None,
     }
 
 
@@ -60,4 +61,5 @@ def of_operation(operation: Operation) -> Snapshot:
         "ns": list(spec.get("ns") or ()),
         "hold": spec.get("hold"),
         "op_id": operation.id,
+        "verified": None,
     }

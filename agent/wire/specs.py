@@ -77,6 +77,18 @@ class DeleteBackupSpec(Record):
     """Only the copies there; without it all of them."""
 
 
+class VerifySpec(Record):
+    """`ctl verify`: no names mean every backup, and the archived oplog too."""
+
+    names: tuple[str, ...] = ()
+    profile: str | None = None
+    """Look there; None: at the first storage that holds each backup and answers."""
+    deep: bool = False
+    """Read every object, not only its size."""
+    max_age_s: float = 7 * 86_400
+    """With `deep`: what was read whole within this time is not read again."""
+
+
 class ResyncSpec(Record):
     """`ctl config --force-resync`, `ctl profile sync`."""
 

@@ -15,7 +15,7 @@ from agent.wire.specs import BackupSpec
 from ctl.exit_codes import OperationFailed
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_backup
-from ctl.options import global_options, selection_options, wait_options
+from ctl.options import global_options, queue_option, selection_options, wait_options
 from ctl.render import duration, optime, size
 from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
@@ -36,7 +36,7 @@ COMPRESSIONS: Final = ("zstd", "none", "gzip", "pgzip", "snappy", "lz4", "s2")
 @click.option(
     "--profile", multiple=True, metavar="P", help="Storage profile; repeat.  [default: main]"
 )
-@click.option("--queue", is_flag=True, help="Wait in line if another operation is in progress.")
+@queue_option
 @click.option("--hold", metavar="TEXT", help="Keep it from being deleted, for this reason.")
 @wait_options
 @global_options

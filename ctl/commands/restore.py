@@ -14,6 +14,7 @@ from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import (
     dry_run_option,
     global_options,
+    queue_option,
     remapping_option,
     selection_options,
     wait_options,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     metavar="N",
 )
 @click.option("--index-commit-quorum", metavar="Q", help="majority, votingMembers or a number.")
+@queue_option
 @dry_run_option
 @yes_option
 @wait_options
@@ -57,7 +59,7 @@ def command(invocation: Invocation, /, *, name: str | None, **flags: Any) -> Non
     A full restore makes the cluster equal to the backup: what is not in the backup is dropped.
     With --ns, --exclude-ns or --ns-from only what is named is touched.
     """
-    dry_run, yes = flags["dry_run"], flags.pop("yes")
+    dry_run, yes, queue = flags["dry_run"], flags.pop("yes"), flags.pop("queue")
     wait, wait_time = flags.pop("wait"), flags.pop("wait_time")
     target, base = check_target(name, flags.pop("time_"), flags.pop("base_snapshot"))
     options = build_options(**flags)
@@ -66,11 +68,12 @@ def command(invocation: Invocation, /, *, name: str | None, **flags: Any) -> Non
         backup = await choose_backup(session, base, target)
         spec = RestoreSpec(backup=backup.id, time=target, **options)
         if not dry_run:
-            await _refuse_if_busy(session)
+            if not queue:
+                await _refuse_if_busy(session)
             view = await what_goes(session, backup, spec)
             if not session.output.confirm(view, "Restore?", yes=yes):
                 return Result({"status": "declined"}, "nothing was restored")
-        operation = await submit(session, Kind.RESTORE, spec)
+        operation = await submit(session, Kind.RESTORE, spec, queue=queue)
         # The plan is all that a dry run is for.
         operation = await carry_out(session, operation, wait=wait or dry_run, wait_time_s=wait_time)
         return _result(operation, backup, spec)

@@ -97,7 +97,9 @@ def prove_round(
         )
         end = time.monotonic() + write_s
         for turn in range(moments):
-            if faults:
+            if faults and turn == 0 and "storage_gone" in faults:
+                chaos.inject("storage_gone")
+            elif faults:
                 chaos.inject(rng.choices(list(faults), list(faults.values()))[0])
             time.sleep(max(0.0, (end - time.monotonic()) / (moments - turn)))
             ledger.stop()
@@ -129,8 +131,7 @@ def _compare(
     counts: Counts,
 ) -> None:
     where = f"seed {seed}, restored to {at[0]},{at[1]}"
-    scene.wait_idle()
-    done = scene.try_restore("--time", f"{at[0]},{at[1]}")
+    done = scene.try_restore("--time", f"{at[0]},{at[1]}", "--queue")
     if done.status != 0:
         counts.failures.append(f"{where}: {done}")
         return

@@ -90,15 +90,6 @@ class Scene:
         assert found["state"] == "done", self.describe(op_id)
         return found
 
-    def wait_idle(self, within_s: float = LONG_S) -> None:
-        """Wait until nothing runs or waits: a base backup that slicing asked for, say."""
-        running = {"state": {"$nin": sorted(TERMINAL)}}
-        eventually(
-            lambda: self.client.admin.tidelogOperations.count_documents(running) == 0,
-            within_s,
-            describe=self.agents.log_tails,
-        )
-
     def describe(self, op_id: str) -> str:
         """The operation's story and the agents' last lines, for messages."""
         found = self.operation(op_id)

@@ -68,6 +68,22 @@ def test_restore_survives_step_down_of_the_primary(scene: Scene) -> None:
     assert_same(before, scene.fingerprint())
 
 
+def test_restore_is_done_while_a_secondary_is_down(scene: Scene) -> None:
+    """Two of three are a majority, for writes and for index builds."""
+    before = scene.fill(5)
+    name = scene.backup()["name"]
+    scene.client.drop_database("shop")
+    down = scene.replset.secondaries()[0]
+    scene.agents.of(down).kill()
+    down.kill()
+    try:
+        scene.restore(name)
+        assert_same(before, scene.fingerprint())
+    finally:
+        down.start()
+    scene.replset.wait_healthy(60.0)
+
+
 HARM: dict[str, Callable[[Path], None]] = {
     "flipped": flip_byte,
     "truncated": truncate,

@@ -13,6 +13,8 @@ from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
 
 BUILD_TIMEOUT_S: Final = 7 * 24 * 3600.0
+DEFAULT_QUORUM: Final = "majority"
+"""The server's own default waits for every voting member: with one of them down, for ever."""
 _DUPLICATE: Final = 11000
 _SIMPLE: Final = {"locale": "simple"}
 
@@ -62,8 +64,7 @@ async def _create(
 ) -> None:
     database, collection = split(namespace)
     command: Document = {"createIndexes": collection, "indexes": specs, "writeConcern": {"w": 1}}
-    if commit_quorum is not None:
-        command["commitQuorum"] = commit_quorum
+    command["commitQuorum"] = DEFAULT_QUORUM if commit_quorum is None else commit_quorum
     with translated(f"building the indexes of {namespace}"), pymongo.timeout(BUILD_TIMEOUT_S):
         await node.command(database, command, timeout_s=None)
 

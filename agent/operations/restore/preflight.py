@@ -8,15 +8,14 @@ command in them must be one that this version can replay. What fails is named.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from agent.archive.codec import in_thread
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.vault import keyring_of
-from agent.errors import IntegrityError, ObjectNotFound, Refused, TargetNotCovered
+from agent.errors import IntegrityError, Refused, TargetNotCovered
+from agent.operations.proof import prove_present, prove_read
 from agent.operations.restore.plan import Plan
 from agent.replay.commands import KNOWN
 from agent.replay.scope import Scope
@@ -139,29 +138,12 @@ async def prove_objects(
 
     async def prove() -> None:
         for item in remaining:
-            await _prove(storage, item)
+            await prove_read(storage, item)
             on_proven(item)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(prove())
-
-
-async def _prove(storage: Storage, item: Item) -> None:
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        async with storage.get(item.key) as source:
-            async for block in source:
-                size += len(block)
-                await in_thread(digest.update, block)
-    except ObjectNotFound as error:
-        raise IntegrityError(f"{item.key} is missing from {storage.address}") from error
-    _check_size(storage, item, size)
-    if digest.hexdigest() != item.sha256:
-        raise IntegrityError(
-            f"{item.key} on {storage.address} is not what was written: its digest differs"
-        )
 
 
 async def find_objects(storage: Storage, items: Sequence[Item]) -> None:
@@ -172,19 +154,8 @@ async def find_objects(storage: Storage, items: Sequence[Item]) -> None:
 
     async def find() -> None:
         for item in remaining:
-            try:
-                found = await storage.stat(item.key)
-            except ObjectNotFound as error:
-                raise IntegrityError(f"{item.key} is missing from {storage.address}") from error
-            _check_size(storage, item, found.size_bytes)
+            await prove_present(storage, item)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(find())
-
-
-def _check_size(storage: Storage, item: Item, size: int) -> None:
-    if size != item.size_bytes:
-        raise IntegrityError(
-            f"{item.key} on {storage.address} has {size} bytes and should have {item.size_bytes}"
-        )

@@ -1,0 +1,153 @@
+"""Looking at every object that a backup or a range of archived oplog needs.
+
+Out comes a verdict: what is harmed is a finding, not an error. Only a storage that does not answer
+ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+from agent.archive.manifest import ChunkObject, SliceRef
+from agent.errors import IntegrityError
+from agent.operations.chains import chains
+from agent.operations.inventory import read_backup, read_manifest
+from agent.operations.proof import prove_present, prove_read
+from agent.operations.slices import described_refs
+from agent.operations.verification.ledger import Ledger
+from agent.storage.base import Storage
+from agent.wire.timelines import Run, Span
+from agent.wire.verdicts import MAX_PROBLEMS, Level, Verdict
+
+READERS: Final = 8
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was looked at so far, and what was found wrong: `{object or collection: sentence}`."""
+
+    objects: int = 0
+    bytes_read: int = 0
+    remembered: int = 0
+    """Not read again, since an earlier verification did."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def verdict(self, level: Level) -> Verdict:
+        """As the catalogue keeps it."""
+        return Verdict(
+            level=level,
+            objects=self.objects,
+            bytes_read=self.bytes_read,
+            problems=tuple(list(self.problems.values())[:MAX_PROBLEMS]),
+            harmed=len(self.problems),
+        )
+
+
+@dataclass(slots=True)
+class Checker:
+    """One verification of one storage. `on_step` is called now and then, and may raise to end."""
+
+    storage: Storage
+    ledger: Ledger
+    deep: bool
+    on_step: Callable[[], None]
+
+    async def backup(self, name: str) -> Tally:
+        """Everything one published backup needs."""
+        tally = Tally()
+        try:
+            backup = await read_backup(self.storage, name)
+            if backup is None:
+                raise IntegrityError(
+                    f"backups/{name}/backup.json is missing from {self.storage.address}"
+                )
+        except IntegrityError as error:
+            tally.problems[name] = str(error)
+            return tally
+        tally.objects += 1
+        for share in backup.replsets:
+            try:
+                manifest = await read_manifest(
+                    self.storage, share.manifest_key, share.manifest_sha256
+                )
+            except IntegrityError as error:
+                tally.problems[share.manifest_key] = str(error)
+                continue
+            tally.objects += 1
+            await self._objects([*manifest.objects, *manifest.slices], tally)
+        return tally
+
+    async def _objects(self, items: Sequence[ChunkObject | SliceRef], tally: Tally) -> None:
+        remaining = iter(items)
+
+        async def look() -> None:
+            for item in remaining:
+                self.on_step()
+                try:
+                    await self._object(item, tally)
+                except IntegrityError as error:
+                    tally.problems[item.key] = str(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(READERS):
+                group.create_task(look())
+
+    async def _object(self, item: ChunkObject | SliceRef, tally: Tally) -> None:
+        tally.objects += 1
+        if not self.deep:
+            await prove_present(self.storage, item)
+        elif self.ledger.is_proven(item.key, item.sha256):
+            await prove_present(self.storage, item)
+            tally.remembered += 1
+        else:
+            await prove_read(self.storage, item)
+            tally.bytes_read += item.size_bytes
+            self.ledger.add(item.key, item.sha256)
+
+    async def archived(self, replset: str, runs: Iterable[Run]) -> tuple[Tally, list[Span]]:
+        """The slices of these runs of one replica set, and the spans that cannot be restored to
+        although the control database says so.
+
+        A slice is proven by the one that follows it, which names its digest, and the last one of a
+        run by the run itself.
+        """
+        tally, lost = Tally(), list[Span]()
+        listed = [item async for item in self.storage.list(f"slices/{replset}/")]
+        refs = await described_refs(self.storage, listed)
+        found = chains(refs)
+        for run in runs:
+            if run.last_sha256 is None:
+                continue
+            chain = _chain_of(run, found)
+            end = chain[-1].end if chain else run.start
+            if not chain or end < run.end:
+                lost.append(Span(start=end, end=run.end))
+                tally.problems[run.id] = (
+                    f"the slices of {replset} from {run.start} on end at {end} on "
+                    f"{self.storage.address} and should reach {run.end}"
+                )
+            expected = [
+                item.model_copy(update={"sha256": after.previous_sha256 or ""})
+                for item, after in pairwise(chain)
+            ]
+            if chain and chain[-1].key == run.last_key:
+                expected.append(chain[-1].model_copy(update={"sha256": run.last_sha256}))
+            before = set(tally.problems)
+            await self._objects(expected, tally)
+            harmed = set(tally.problems) - before
+            lost += [Span(start=one.start, end=run.end) for one in chain if one.key in harmed][:1]
+        return tally, lost
+
+
+def _chain_of(run: Run, found: Sequence[list[SliceRef]]) -> list[SliceRef]:
+    """The part of a chain that a run is made of. It may begin within one: a backup's own slices may
+    come before it."""
+    for chain in found:
+        for number, ref in enumerate(chain):
+            if ref.start == run.start:
+                return [one for one in chain[number:] if one.end <= run.end]
+    return []

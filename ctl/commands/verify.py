@@ -1,0 +1,110 @@
+"""`ctl verify`: agents look at what is stored, and every backup shows what they found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Group
+
+from agent.wire.operations import Kind, Operation
+from agent.wire.specs import VerifySpec
+from ctl.exit_codes import OperationFailed
+from ctl.invocation import Invocation, Result, pass_invocation
+from ctl.lookup import require_backup
+from ctl.options import Duration, global_options, wait_options
+from ctl.render import size, table
+from ctl.submission import brief, brief_text, carry_out, submit
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ctl.session import Session
+
+_SHOWN = 20
+
+
+@click.command("verify")
+@click.argument("name", required=False)
+@click.option("--deep", is_flag=True, help="Read every object and compare its digest.")
+@click.option(
+    "--max-age",
+    type=Duration(),
+    default="7d",
+    metavar="D",
+    help="With --deep: what was read within this time is not read again (7d; 0 reads all).",
+)
+@click.option("--profile", metavar="P", help="Look on this storage profile.")
+@wait_options
+@global_options
+@pass_invocation
+def command(
+    invocation: Invocation,
+    /,
+    *,
+    name: str | None,
+    deep: bool,
+    max_age: float,
+    profile: str | None,
+    wait: bool,
+    wait_time: float | None,
+) -> None:
+    """Verify the backup NAME, or all of them and the archived oplog: is each object there, of its
+    size, and with --deep what was written? Exit status 1 if anything is harmed."""
+
+    async def run(session: Session) -> Result:
+        if name is not None:
+            await require_backup(session, name)
+        spec = VerifySpec(
+            names=(name,) if name else (), deep=deep, max_age_s=max_age, profile=profile
+        )
+        operation = await submit(session, Kind.VERIFY, spec)
+        operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
+        data = {**brief(operation), **operation.result}
+        if not operation.state.is_terminal:
+            return Result(data, brief_text(operation))
+        return Result(data, _view(operation), fault=_fault(operation))
+
+    invocation.perform(run)
+
+
+def _fault(operation: Operation) -> OperationFailed | None:
+    if not operation.result.get("harmed"):
+        return None
+    return OperationFailed(
+        _sentence(operation),
+        hint="restore from another backup or storage; 'ctl list' says which are harmed",
+    )
+
+
+def _sentence(operation: Operation) -> str:
+    found = operation.result
+    named = ", ".join(item["name"] for item in found["harmed_backups"][:5])
+    words = f"{found['harmed']} of {found['objects']} objects are not what was written"
+    if named:
+        words += f", and harm the backups {named}"
+    for span in found["harmed_ranges"][:3]:
+        start, end = span["start"], span["end"]
+        words += (
+            f"; {span['replset']} cannot be restored to a moment after {start['T']},{start['I']}"
+            f" and up to {end['T']},{end['I']}"
+        )
+    return words
+
+
+def _view(operation: Operation) -> RenderableType:
+    found: dict[str, Any] = operation.result
+    words = f"Looked at {found['objects']} objects of {found['backups']} backups"
+    if found["level"] == "read":
+        words += f", read {size(found['bytes_read'])}"
+        if found["not_read_again"]:
+            words += f"; {found['not_read_again']} were read and right within --max-age"
+    parts: list[RenderableType] = [words]
+    if found["out_of_reach"]:
+        parts.append(f"Out of reach, no profile leads there: {', '.join(found['out_of_reach'])}")
+    if found["problems"]:
+        rows = [(item["object"], item["problem"]) for item in found["problems"][:_SHOWN]]
+        parts.append(table(("OBJECT~", "PROBLEM~"), rows, indent=2))
+    else:
+        parts.append("All of it is there and what was written.")
+    return Group(*parts)
