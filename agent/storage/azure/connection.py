@@ -29,6 +29,8 @@ MAX_CONNECTIONS: Final = 32
 CONNECT_TIMEOUT_S: Final = 10
 READ_TIMEOUT_S: Final = 60
 LARGE_BYTES: Final = 1 << 20
+MAX_PUT_BYTES: Final = 4 << 30
+"""What is one part is one request: the SDK is never to cut it anew."""
 TOKEN_IS_NEW_S: Final = 60.0
 """A token that is refused so soon after it was fetched will not get better by another one."""
 
@@ -151,7 +153,7 @@ class Connection:
                 transport=self._transport,
                 retry_total=0,
                 user_agent=f"tidelog/{VERSION}",
-                max_single_put_size=max(part_bytes, self.settings.upload_part_size) + 1,
+                max_single_put_size=MAX_PUT_BYTES,
                 max_single_get_size=max(part_bytes, 1 << 20),
                 raw_response_hook=self._answered,
             )
