@@ -16,7 +16,7 @@ from agent.replay.coverage import NOTHING, Coverage
 from agent.replay.entries import DELETE, INSERT, UPDATE
 from agent.replay.indexing import Indexes
 from agent.replay.scope import VIEWS, Scope
-from agent.wire.namespaces import split
+from agent.wire.namespaces import ROUTING, split
 
 Options = dict[str, Any]
 
@@ -49,7 +49,8 @@ class Collection:
         self.coverage = coverage
         self.floor = coverage.floor
         self.ceiling = coverage.ceiling
-        self.is_lenient = coverage.is_lenient or bool(options.get("capped"))
+        # The config servers write ranges by `applyOps` with upserts, and log them as they came.
+        self.is_lenient = coverage.is_lenient or bool(options.get("capped")) or ns in ROUTING
         self.is_ignored = False
         """The backup does not hold it, because it was dropped while it was read: nothing is
         written to it until its drop comes by."""

@@ -6,10 +6,12 @@ one, but nothing tells it that a collection is not sharded any more; so it is to
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from agent.errors import PermissionDenied
+from agent.mongo.apply.structure import LOOK_S, STATUS_NOT_KNOWN
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
@@ -18,6 +20,7 @@ WRITE_TIMEOUT_S: Final = 100.0
 REFRESH_TIMEOUT_S: Final = 60.0
 _AT_ONCE: Final = 500
 _LOCAL: Final = {"w": 1}
+_TRIES: Final = 20
 
 
 async def remove(node: Node, namespace: str, query: Document) -> int:
@@ -28,10 +31,17 @@ async def remove(node: Node, namespace: str, query: Document) -> int:
         "deletes": [{"q": query, "limit": 0}],
         "writeConcern": _LOCAL,
     }
-    with translated(f"deleting from {namespace}"):
-        reply = await node.command(database, command, timeout_s=WRITE_TIMEOUT_S)
+    removed = 0
+    for left in reversed(range(_TRIES)):
+        with translated(f"deleting from {namespace}"):
+            reply = await node.command(database, command, timeout_s=WRITE_TIMEOUT_S)
+        removed += int(reply["n"])
+        codes = {error["code"] for error in reply.get("writeErrors", [])}
+        if codes != {STATUS_NOT_KNOWN} or not left:
+            break
+        await asyncio.sleep(LOOK_S)
     _check(reply, namespace)
-    return int(reply["n"])
+    return removed
 
 
 async def put(node: Node, namespace: str, documents: Sequence[Document]) -> None:

@@ -9,6 +9,7 @@ time series); these are tried only where nothing is built.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from bson import Binary
@@ -20,8 +21,13 @@ from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
 
 COMMAND_TIMEOUT_S: Final = 100.0
+STATUS_NOT_KNOWN: Final = 13388
+"""A shard does not know whether a collection is sharded; having said so, it looks."""
+LOOK_S: Final = 0.1
 _NOT_DROPPABLE: Final = frozenset({"system.js", "system.views"})
 _LOCAL: Final = {"w": 1}
+_ILLEGAL: Final = 20
+_TRIES: Final = 20
 
 
 async def drop(node: Node, namespace: str, uuid: bytes) -> None:
@@ -38,12 +44,21 @@ async def drop(node: Node, namespace: str, uuid: bytes) -> None:
             raise
 
 
-async def rename(node: Node, before: str, after: str, drop_target: bytes | None) -> None:
+async def rename(
+    node: Node, before: str, after: str, uuid: bytes, drop_target: bytes | None
+) -> None:
     """Rename within a database, over the collection with that UUID where one is given."""
     command: Document = {"renameCollection": before, "to": after}
     if drop_target is not None:
         command["dropTarget"] = Binary(drop_target, 4)
-    await _run(node, "admin", command, f"renaming {before} to {after}")
+    try:
+        await _run(node, "admin", command, f"renaming {before} to {after}")
+    except CommandFailed as error:
+        if error.code != _ILLEGAL:
+            raise
+        # A shard that takes one of them for sharded still.
+        told = {key: value for key, value in command.items() if key != "writeConcern"}
+        await _apply_unbuilt(node, before, uuid, {"stayTemp": False, **told})
 
 
 async def change(node: Node, namespace: str, changes: dict[str, Any]) -> None:
@@ -65,10 +80,18 @@ async def empty(node: Node, namespace: str, uuid: bytes) -> None:
 
 
 async def _run(node: Node, database: str, command: Document, action: str) -> None:
-    with translated(action):
-        await node.command(
-            database, {**command, "writeConcern": _LOCAL}, timeout_s=COMMAND_TIMEOUT_S
-        )
+    for left in reversed(range(_TRIES)):
+        try:
+            with translated(action):
+                await node.command(
+                    database, {**command, "writeConcern": _LOCAL}, timeout_s=COMMAND_TIMEOUT_S
+                )
+        except CommandFailed as error:
+            if error.code != STATUS_NOT_KNOWN or not left:
+                raise
+            await asyncio.sleep(LOOK_S)
+        else:
+            return
 
 
 async def _apply_unbuilt(node: Node, namespace: str, uuid: bytes, command: Document) -> None:

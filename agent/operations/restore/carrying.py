@@ -22,7 +22,7 @@ async def carry_out(job: Job, command: Command) -> None:
     elif command.effect is Effect.RENAME:
         replaced = told.get("dropTarget")
         before = told["renameCollection"]
-        await rename(node, before, namespace, None if replaced is None else bytes(replaced))
+        await rename(node, before, namespace, uuid, None if replaced is None else bytes(replaced))
     elif command.effect is Effect.CHANGE:
         await change(node, namespace, {k: v for k, v in told.items() if k != "collMod"})
     elif command.effect is Effect.EMPTY:

@@ -50,8 +50,7 @@ async def merge_routing(job: Job, shards: Mapping[str, str]) -> None:
     here = {row["_id"]: row["primary"] for row in await _all(job, "config.databases")}
     coming = [row for row in await _copied(job, "databases") if routing.wants(row["_id"])]
     _check_primaries(routing, here, coming)
-    await _clear(job, routing)
-    await fault_point("restore.routing_cleared")
+    await clear_routing(job)
     if not job.scope.is_full:
         coming = [row for row in coming if row["_id"] not in here]
     job.check()
@@ -76,26 +75,22 @@ def _check_primaries(routing: Routing, here: Mapping[str, str], coming: list[Doc
             )
 
 
-async def _clear(job: Job, routing: Routing) -> None:
+async def clear_routing(job: Job) -> None:
     """Remove what gives way; a full restore removes all that is the users'."""
-    going = [row for row in await _all(job, "config.collections") if _goes(routing, row["_id"])]
+    rows = await _all(job, "config.collections")
     job.check()
     if job.scope.is_full:
-        staying = [
-            row["uuid"] for row in await _all(job, "config.collections") if not is_users(row["_id"])
-        ]
+        staying = [row["uuid"] for row in rows if not is_users(row["_id"])]
         await remove(job.node, "config.chunks", {"uuid": {"$nin": staying}})
         await remove(job.node, "config.databases", {"_id": {"$ne": "config"}})
         await remove(job.node, "config.tags", {"ns": {"$not": {"$regex": "^config\\."}}})
-    for row in going:
-        job.check()
-        await remove(job.node, "config.chunks", {"uuid": row["uuid"]})
-        await remove(job.node, "config.tags", {"ns": row["_id"]})
-        await remove(job.node, "config.collections", {"_id": row["_id"]})
-
-
-def _goes(routing: Routing, namespace: str) -> bool:
-    return is_users(namespace) and routing.scope.replaces(namespace)
+    for row in rows:
+        if is_users(row["_id"]) and job.scope.replaces(row["_id"]):
+            job.check()
+            await remove(job.node, "config.chunks", {"uuid": row["uuid"]})
+            await remove(job.node, "config.tags", {"ns": row["_id"]})
+            await remove(job.node, "config.collections", {"_id": row["_id"]})
+    await fault_point("restore.routing_cleared")
 
 
 async def _put_collections(job: Job, routing: Routing) -> None:

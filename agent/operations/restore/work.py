@@ -36,7 +36,7 @@ from agent.operations.restore.finishing import (
 )
 from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
 from agent.operations.restore.loading import Loader
-from agent.operations.restore.merging import merge_routing
+from agent.operations.restore.merging import clear_routing, merge_routing
 from agent.operations.restore.owning import forget_tasks, keep_own, look_again
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.plan import Plan
@@ -130,7 +130,7 @@ class RestoreWork:
         # Nothing of any replica set is touched before all have proven what they need.
         await self._together(Stage.CHECKED)
         await self._stage("wipe", Stage.WIPED, lambda: self._wipe(job))
-        await self._stage("create", Stage.CREATED, lambda: create_all(job))
+        await self._stage("create", Stage.CREATED, lambda: self._create(job))
         await self._stage("load", Stage.LOADED, Loader(job).run)
         await self._replay(job)
         await self._stage("build indexes", Stage.INDEXED, lambda: self._finish(job))
@@ -181,12 +181,14 @@ class RestoreWork:
         shard = self._plan.target.shard
         if shard is None:
             return
-        config = next(m.replset for m in self._plan.topology.members if m.is_config)
-        await self._together(Stage.ROUTED, of=config)
+        await self._together(Stage.ROUTED, of=self._config_replset())
         tables = self._part.services.cluster.routing
-        await keep_own(job, tables, shard)
         await look_again(job, tables)
+        await keep_own(job, tables, shard)
         await job.committed()
+
+    def _config_replset(self) -> str:
+        return next(m.replset for m in self._plan.topology.members if m.is_config)
 
     async def _check_primary(self) -> None:
         hello = await self._part.services.node.hello()
@@ -307,6 +309,17 @@ class RestoreWork:
         if self._plan.target.shard is not None:
             await forget_tasks(job)
         await wipe(job)
+        if self._plan.target.is_config:
+            await clear_routing(job)
+            await job.committed()
+
+    async def _create(self, job: Job) -> None:
+        if self._plan.target.shard is not None:
+            # A shard refuses some commands on what it takes for sharded: it must have seen that
+            # nothing of what is restored is.
+            await self._together(Stage.WIPED, of=self._config_replset())
+            await look_again(job, self._part.services.cluster.routing)
+        await create_all(job)
 
     async def _finish(self, job: Job) -> None:
         self._indexes = await build_indexes(job)
