@@ -28,6 +28,11 @@ DEADLINES_S = {"unit": 420, "contract": 600, "integration": 1500, "cluster": 240
 WORKERS = {"unit": 2, "contract": 2, "integration": 3, "cluster": 3}
 """Processes that share a ring's tests, on two cores: the outer rings wait more than they compute.
 Each has replica sets of its own. A module stays together: its fixtures are made once."""
+AGAIN = {"integration", "cluster"}
+MOST_AGAIN = 6
+"""In these rings time runs, and processes share two cores: so few tests that failed beside others
+are run again alone, once. What passes then is no failure of the product, and is named all the same:
+its deadline is too short or its claim too narrow."""
 GRACE_S = 30
 """Between the interrupt, which lets fixtures stop their mongods, and the kill."""
 
@@ -42,15 +47,21 @@ class Outcome:
     skipped: int = 0
     duration_s: float = 0.0
     complaint: str = ""
+    only_alone: int = 0
+    """How many passed only when they were run again alone."""
 
 
 def run_ring(ring: str, pytest_args: list[str]) -> Outcome:
     """Run pytest on the ring's directory and judge it."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "report.xml"
-        status = _pytest(ring, [f"--junitxml={report}", *pytest_args])
-        passed, failed, skipped = _counts(report)
+    spread = ["-n", str(WORKERS[ring]), "--dist", "loadscope"]
+    status, passed, failed, skipped = _counted(ring, [*spread, *pytest_args])
+    only_alone = 0
+    if status == 1 and ring in AGAIN and 0 < failed <= MOST_AGAIN:
+        _say(f"── {ring}: the {failed} that failed, again and alone ──")
+        again = ["--last-failed", "--last-failed-no-failures=none", *pytest_args]
+        status, only_alone, failed, _ = _counted(ring, again)
+        passed += only_alone
     return Outcome(
         ring,
         passed,
@@ -58,13 +69,21 @@ def run_ring(ring: str, pytest_args: list[str]) -> Outcome:
         skipped,
         duration_s=time.monotonic() - started,
         complaint=_complaint(ring, status, passed, skipped),
+        only_alone=only_alone,
     )
+
+
+def _counted(ring: str, args: list[str]) -> tuple[int | None, int, int, int]:
+    """Status of a run of pytest, and how many passed, failed and were skipped."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        status = _pytest(ring, [f"--junitxml={report}", *args])
+        return status, *_counts(report)
 
 
 def _pytest(ring: str, args: list[str]) -> int | None:
     """The exit status, or None if the ring did not end in time."""
-    spread = ["-n", str(WORKERS[ring]), "--dist", "loadscope"]
-    command = [sys.executable, "-m", "pytest", f"tests/{ring}", "--no-header", *spread, *args]
+    command = [sys.executable, "-m", "pytest", f"tests/{ring}", "--no-header", *args]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL) as process:
         try:
             return process.wait(DEADLINES_S[ring])
@@ -123,6 +142,8 @@ def _summary(outcomes: list[Outcome], *, not_run: list[str]) -> None:
     _say("")
     for outcome in outcomes:
         verdict = f"FAILED: {outcome.complaint}" if outcome.complaint else "ok"
+        if outcome.only_alone:
+            verdict += f", {outcome.only_alone} of them only when run alone"
         _say(
             f"{outcome.ring:<12} {outcome.passed:>5} passed {outcome.failed:>4} failed "
             f"{outcome.skipped:>4} skipped {outcome.duration_s:>7.1f} s  {verdict}"
