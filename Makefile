@@ -79,6 +79,11 @@ format: bootstrap ## format, and repair what ruff can
 docs: bootstrap ## write anew what docs/ has from the code: the settings and the events
 	@$(PYTHON) -m tests.support.settings_reference
 	@$(PYTHON) -m tests.support.events_reference
+	@$(PYTHON) -m tests.support.metrics_reference
+
+.PHONY: screenshots
+screenshots: bootstrap ## take the pictures of the page for the README anew (needs chromium)
+	@$(PYTHON) -m tests.support.screenshots
 
 .PHONY: lock
 lock: bootstrap ## write the lock files anew; ARGS=--upgrade takes newer versions

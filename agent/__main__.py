@@ -56,8 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load()
         configure(level=config.log.level, style=config.log.format, sink=sink)
         config.uri()
-        if config.listen is not None:
-            log.warning("agent.setting_ignored", setting="listen")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(config, load, sink))
     except ConfigError as error:
@@ -127,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="local settings, YAML")
     parser.add_argument("--log-format", choices=("auto", "json", "console"))
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    parser.add_argument("--listen", metavar="HOST:PORT", help="address of the health page")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="serve page, health and metrics here")
     parser.add_argument("--version", action="version", version=f"tidelog-agent {VERSION}")
     return parser
 

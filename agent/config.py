@@ -7,11 +7,12 @@ with `ctl config`. An environment variable is named `TIDELOG_SECTION__FIELD` aft
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 
 from agent.errors import ConfigError
@@ -56,6 +57,20 @@ class MemoryConfig(_Section):
     budget: Size = 256 << 20
 
 
+class WebConfig(_Section):
+    """Who may read the page, health and metrics that the agent serves at `listen`."""
+
+    token: SecretStr | None = None
+    """What a reader must show, as `Authorization: Bearer …` or as the password of a browser. Needed
+    where `listen` is not on loopback."""
+    token_file: Path | None = None
+    """A file that holds it, read again when it changes."""
+    tls_certificate_file: Path | None = None
+    """PEM; serves HTTPS. Read when the agent starts."""
+    tls_key_file: Path | None = None
+    """PEM, without a passphrase."""
+
+
 class StopConfig(_Section):
     """How the agent ends."""
 
@@ -71,7 +86,27 @@ class Config(_Section):
     memory: MemoryConfig = MemoryConfig()
     stop: StopConfig = StopConfig()
     listen: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
-    """`HOST:PORT` of the health page; no effect in this version."""
+    """`HOST:PORT` of the page, health and metrics; without it nothing is served."""
+    web: WebConfig = WebConfig()
+
+    @model_validator(mode="after")
+    def _check_web(self) -> Self:
+        web = self.web
+        if self.listen is None:
+            return self
+        if (web.tls_certificate_file is None) != (web.tls_key_file is None):
+            raise ValueError("web.tlsCertificateFile and web.tlsKeyFile need each other")
+        if not is_loopback(self.listen_address()[0]) and not (web.token or web.token_file):
+            raise ValueError(
+                f"listen is {self.listen}, which others can reach, and there is no token: set"
+                " web.tokenFile, or listen on 127.0.0.1"
+            )
+        return self
+
+    def listen_address(self) -> tuple[str, int]:
+        """Host and port to serve at."""
+        host, _, port = (self.listen or "").rpartition(":")
+        return host.strip("[]"), int(port)
 
     def uri(self) -> str:
         """The connection string. Raises `ConfigError` when none is given."""
@@ -86,6 +121,16 @@ class Config(_Section):
             hint="set TIDELOG_MONGODB_URI=mongodb://user:password@host:port/, or mongodb.uri or"
             " mongodb.uriFile in the file given with --config",
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load(

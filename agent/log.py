@@ -30,14 +30,20 @@ EVENTS: Final = {
     "agent.failed": "it ends because of an error",
     "agent.reloaded": "the local settings were read again",
     "agent.reload_failed": "they could not be, and the old ones stay",
-    "agent.setting_ignored": "a local setting has no effect in this version",
     "balancer.not_looked_at": "whether the balancer must be put back could not be found out now",
     "balancer.paused": "ranges stay where they are for an operation",
     "balancer.put_back": "the balancer is as it was before",
     "balancer.still_moving": "ranges are still being moved, and the operation goes on all the same",
     "backup.copy_lost": "a backup goes on without one of its storages, which failed",
+    "aside.failed": "the page or the webhooks failed for a reason nobody thought of; begun anew",
     "commands.wake_failed": "other agents could not be woken; they poll",
     "commands.watch_broken": "the watch for commands broke off and is begun anew",
+    "http.listening": "the page, health and metrics are served at an address",
+    "http.not_listening": "they cannot be served there; tried again, and backups go on",
+    "notify.delivered": "a webhook took a notice",
+    "notify.failed": "a webhook did not take a notice; sent again later",
+    "notify.given_up": "a notice was not taken for a day and is dropped",
+    "notify.interrupted": "the sender of notices was interrupted; it goes on",
     "control.unreachable": "the control database does not answer",
     "control.write_retried": "a control write is made again, e.g. after a change of primary",
     "encryption.enabled": "a repository is encrypted from now on",
@@ -116,9 +122,14 @@ class EventSink:
         self._clock = clock
         self._waiting: deque[tuple[float, Event]] = deque(maxlen=self.LIMIT)
         self.dropped = 0
+        self.counts = dict.fromkeys(EVENTS, 0)
+        """How often each event was logged."""
 
     def __call__(self, logger: Any, method: str, entry: Entry) -> Entry:
         """Keep a copy of what people ask about."""
+        name = str(entry.get("event"))
+        if name in self.counts:
+            self.counts[name] += 1
         if LEVELS.get(str(entry.get("level")), 0) >= LEVELS["info"]:
             self.dropped += len(self._waiting) == self.LIMIT
             self._waiting.append((self._clock.monotonic(), _event(entry)))

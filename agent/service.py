@@ -10,6 +10,8 @@
      ├─ storage checks   answers to `ctl storage check`
      ├─ settings watch   priority of this node, storage check
      ├─ key watch        whether the keys of the encryption can be used, here and in a year
+     ├─ http             page, health and metrics, where `listen` asks for them
+     ├─ notifier         webhooks, on one agent of the lead replica set
      ├─ events           copies of log lines → control database
      ├─ watchdog         tells systemd that the event loop turns
      └─ stop listener    drains the runner for a grace time, then ends the group
@@ -22,7 +24,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -48,6 +51,7 @@ from agent.errors import (
 )
 from agent.log import EventSink
 from agent.mongo.node import Node
+from agent.notify.assembly import notifier
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
 from agent.operations.key_watch import KeyWatch
@@ -57,6 +61,7 @@ from agent.operations.slicer import Slicer
 from agent.operations.storage_looks import check_storage, report_on
 from agent.operations.vaults import with_keys
 from agent.storage.base import Storage
+from agent.storage.observing import StorageCounters
 from agent.storage.registry import StorageOptions, open_storage
 from agent.storage.surroundings import Surroundings
 from agent.store.balancer import Balancer
@@ -69,17 +74,20 @@ from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
+from agent.store.overview_reading import ControlSources
 from agent.store.repositories import RepositoryStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.version import VERSION
+from agent.web.assembly import web_server
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import FEATURE
 
 APP_NAME: Final = "tidelog-agent"
 CHECK_POLL_S: Final = 30.0
+ASIDE_AGAIN_S: Final = 30.0
 IDLE_POLL_S: Final = 0.05
 FLUSH_WITHIN_S: Final = 1.0
 
@@ -112,7 +120,7 @@ async def run(config: Config, signals: Signals, sink: EventSink) -> None:
         )
         stack.push_async_callback(control.aclose)
         await _reached(lambda: ensure_schema(control), clock, within_s)
-        agent = await _assemble(config, node, control, clock)
+        agent = await _assemble(config, node, control, clock, sink)
         await agent.serve(signals, sink, EventLog(control, clock), config.stop.grace)
 
 
@@ -129,7 +137,10 @@ async def _reached(call: Callable[[], Awaitable[T]], clock: Clock, within_s: flo
         await clock.sleep(jittered(1.0))
 
 
-async def _assemble(config: Config, node: Node, control: Control, clock: Clock) -> Agent:
+async def _assemble(
+    config: Config, node: Node, control: Control, clock: Clock, sink: EventSink
+) -> Agent:
+    counters: dict[str, StorageCounters] = defaultdict(StorageCounters)
     commands = CommandQueue(control, clock)
     leases = LeaseStore(control, clock)
     registry = NodeRegistry(control, commands)
@@ -154,13 +165,14 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
         cluster=ClusterView(control),
         balancer=Balancer(control),
         repositories=RepositoryStore(control),
-        open_storage=with_keys(partial(_open_storage, node.host), custody),
+        open_storage=with_keys(partial(_open_storage, node.host, counters), custody),
         clock=clock,
         budget_bytes=config.memory.budget,
     )
     features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE])
     condition = Condition(features=tuple(features))
     heartbeat = Heartbeat(node, registry, leases, clock, condition, config.mongodb.deadline)
+    sources = ControlSources.over(control)
     wakeup = Wakeup()
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     return Agent(
@@ -187,6 +199,7 @@ async def _assemble(config: Config, node: Node, control: Control, clock: Clock) 
             settings_wakeup,
             clock,
         ),
+        asides=_asides(config, services, sources, heartbeat, counters, sink),
         clock=clock,
     )
 
@@ -205,6 +218,8 @@ class Agent:
     wakeups: tuple[Wakeup, Wakeup]
     settings_watch: SettingsWatch
     storage_checks: StorageChecks
+    asides: list[Callable[[], Awaitable[None]]]
+    """What must not harm the rest, whatever happens to it."""
     clock: Clock
 
     async def serve(
@@ -225,6 +240,8 @@ class Agent:
                 group.create_task(self.keeper.run(), name="balancer keeper")
                 group.create_task(self.membership.run(), name="membership")
                 group.create_task(self.key_watch.run(), name="key watch")
+                for call in self.asides:
+                    group.create_task(_aside(call, self.clock), name=call.__qualname__)
                 group.create_task(sink.run(events.write), name="events")
                 group.create_task(_watchdog(self.clock), name="watchdog")
                 group.create_task(self._stop(signals, grace_s), name="stop listener")
@@ -256,6 +273,31 @@ async def _server_time(control: Control) -> datetime:
     return (await control.now()).wall()
 
 
+def _asides(
+    config: Config,
+    services: Services,
+    sources: ControlSources,
+    heartbeat: Heartbeat,
+    counters: Mapping[str, StorageCounters],
+    sink: EventSink,
+) -> list[Callable[[], Awaitable[None]]]:
+    """What is served and told; the rest does not know of it."""
+    node, cluster_id, clock = services.node, services.cluster_id, services.clock
+    server = web_server(config, node, cluster_id, sources, heartbeat, counters, sink, clock)
+    teller = notifier(node.id, cluster_id, sources, clock)
+    return [teller.run, *([server.run] if server is not None else [])]
+
+
+async def _aside(call: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    """Run what backups do not depend on; a fault of it is told, and it begins anew."""
+    while True:
+        try:
+            await call()
+        except Exception as error:
+            log.exception("aside.failed", task=call.__qualname__, error=str(error))
+        await clock.sleep(ASIDE_AGAIN_S)
+
+
 async def _watchdog(clock: Clock) -> None:
     """As long as this runs, the event loop turns."""
     period_s = systemd.watchdog_period_s()
@@ -281,5 +323,8 @@ async def _seconds_of(control: Control) -> int:
     return (await control.now()).T
 
 
-async def _open_storage(node: str, settings: Settings, profile: str) -> Storage:
-    return await open_storage(storage_of(settings, profile), StorageOptions(node=node))
+async def _open_storage(
+    node: str, counters: Mapping[str, StorageCounters], settings: Settings, profile: str
+) -> Storage:
+    options = StorageOptions(node=node, counters=counters[profile])
+    return await open_storage(storage_of(settings, profile), options)

@@ -28,7 +28,7 @@ def status_lines(covered: Coverage, now: OpTime) -> list[str]:
         lines.append(f"  Restorable until {moment(until.wall())}, {duration(lag_s)} ago")
     lines += [f"  Behind: {words}" for words in covered.behind()]
     newest = covered.spans()[-1:]
-    if newest and (until is None or until < newest[0].start):
+    if covered.needs_base:
         since = moment(newest[0].start.wall())
         lines.append(f"  Slices since {since} need a backup to begin from: take one")
     if covered.runs:

@@ -64,12 +64,21 @@ class Condition:
     storage_error: str | None = None
     profile_errors: dict[str, str] = field(default_factory=dict)
     reports: tuple[StorageReport, ...] = ()
+    storage_error_type: str | None = None
+    """The name of the error in `agent.errors`."""
     storage_settings_version: int | None = None
     key_policies: tuple[str, ...] = ()
     key_fingerprint: str | None = None
     key_error: str | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it told at once."""
+
+    @property
+    def key_usable(self) -> bool | None:
+        """Whether the encryption's keys open what they should; None where nothing is encrypted."""
+        if not self.key_policies and self.key_error is None:
+            return None
+        return self.key_error is None
 
 
 @dataclass
@@ -88,6 +97,8 @@ class Heartbeat:
         self._owner = f"{socket.gethostname()} pid {os.getpid()} {secrets.token_hex(4)}"
         self._answered_at = self.clock.monotonic()
         self._role: Role | None = None
+        self.latest: NodeStatus | None = None
+        """What was last said of the node."""
 
     async def claim(self) -> Lease:
         """Become the agent of the node, waiting for the lease of one that died. Raises `Conflict`
@@ -121,6 +132,11 @@ class Heartbeat:
                 log.warning("node.lease_lost", reason=str(error))
             lease = await self.claim()
 
+    @property
+    def silent_s(self) -> float:
+        """How long ago the control database answered last."""
+        return self.clock.monotonic() - self._answered_at
+
     async def goodbye(self) -> None:
         """Leave the registry, if it can be reached; else the heartbeat gets stale."""
         try:
@@ -132,7 +148,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         while True:
             self.condition.changed.clear()
-            status = await self._status()
+            status = self.latest = await self._status()
             await self._patiently(partial(self.registry.heartbeat, status))
             try:
                 async with asyncio.timeout(jittered(HEARTBEAT_EVERY_S)):

@@ -14,7 +14,7 @@ import structlog
 from agent.clock import Clock
 from agent.coordination.heartbeat import Condition
 from agent.coordination.wakeup import Wakeup
-from agent.errors import TidelogError, Transient
+from agent.errors import StorageUnavailable, TidelogError, Transient
 from agent.store.settings_store import SettingsStore
 from agent.wire.profiles import MAIN, names
 from agent.wire.settings import Settings
@@ -62,10 +62,12 @@ class SettingsWatch:
         if changed or self._is_check_due():
             errors = await self._check_all(settings)
             for profile, error in errors.items():
-                if error != self._known(profile):
-                    log.warning("storage.check_failed", profile=profile, error=error)
-            self.condition.storage_error = errors.pop(MAIN, None)
-            self.condition.profile_errors = errors
+                if str(error) != self._known(profile):
+                    log.warning("storage.check_failed", profile=profile, error=str(error))
+            main = errors.pop(MAIN, None)
+            self.condition.storage_error = None if main is None else str(main)
+            self.condition.storage_error_type = None if main is None else type(main).__name__
+            self.condition.profile_errors = {name: str(error) for name, error in errors.items()}
             self.condition.storage_settings_version = version
             self._checked_at = self.clock.monotonic()
             self.condition.changed.set()
@@ -82,9 +84,9 @@ class SettingsWatch:
             return self.condition.storage_error
         return self.condition.profile_errors.get(profile)
 
-    async def _check_all(self, settings: Settings) -> dict[str, str]:
+    async def _check_all(self, settings: Settings) -> dict[str, TidelogError]:
         """What is wrong with which profile; all are looked at at once."""
-        errors: dict[str, str] = {}
+        errors: dict[str, TidelogError] = {}
 
         async def check(profile: str) -> None:
             error = await self._check(settings, profile)
@@ -96,14 +98,14 @@ class SettingsWatch:
                 group.create_task(check(profile))
         return errors
 
-    async def _check(self, settings: Settings, profile: str) -> str | None:
+    async def _check(self, settings: Settings, profile: str) -> TidelogError | None:
         try:
             async with asyncio.timeout(CHECK_WITHIN_S):
                 await self.check_storage(settings, profile)
         except TidelogError as error:
-            return str(error)
+            return error
         except TimeoutError:
-            return f"the storage did not answer within {CHECK_WITHIN_S:g} s"
+            return StorageUnavailable(f"the storage did not answer within {CHECK_WITHIN_S:g} s")
         return None
 
 

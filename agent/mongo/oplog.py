@@ -161,6 +161,12 @@ async def window_left(node: Node, position: OpTime) -> float:
     return max(0.0, (position.T - oldest.T) / max(1, newest.T - oldest.T))
 
 
+async def oplog_span(node: Node) -> tuple[OpTime, OpTime]:
+    """Where the oplog of the node begins and ends."""
+    newest = (await node.hello()).last_applied
+    return await oldest_entry(node), newest
+
+
 def _described(entries: bytes, count: int) -> OplogBatch:
     last = 0
     for start, _ in documents(entries):

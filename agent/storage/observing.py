@@ -10,8 +10,11 @@ from typing import Any, Final
 import structlog
 
 from agent.clock import Clock, SystemClock
+from agent.errors import PermissionDenied, StorageFull, Throttled, TidelogError, Transient
 from agent.storage.base import Capabilities, ObjectInfo, Storage
 
+_ITS_FAULT: Final = (Transient, PermissionDenied, StorageFull)
+"""Not among them: an object that is not there, which is an answer."""
 VERBS: Final = ("put", "get", "stat", "list", "delete", "verify")
 
 
@@ -38,6 +41,19 @@ class StorageCounters:
     )
     throttled: int = 0
     """How often the storage asked for fewer requests."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Calls that the storage did not carry out, by the name of the error."""
+    failing_since: float | None = None
+    """When the first attempt failed of those that no success followed; by the process's clock."""
+
+    def answered(self) -> None:
+        """The storage did what was asked, or said why that cannot be."""
+        self.failing_since = None
+
+    def failed(self, error: BaseException, now: float) -> None:
+        """The storage did not do its part in one attempt."""
+        if isinstance(error, _ITS_FAULT) and self.failing_since is None:
+            self.failing_since = now
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """Plain numbers per verb."""
@@ -79,6 +95,7 @@ class Observer:
             counts.bytes += own.bytes
             counts.objects += own.objects
             counts.seconds += seconds
+            self._judge(failure)
             fields: dict[str, Any] = {"key": key, "seconds": round(seconds, 4)}
             fields |= {"bytes": own.bytes} if own.bytes else {}
             fields |= {"objects": own.objects} if own.objects else {}
@@ -86,11 +103,22 @@ class Observer:
                 fields |= {"error": type(failure).__name__, "reason": str(failure)}
             self._log.debug(f"storage.{verb}", **fields)
 
+    def _judge(self, failure: BaseException | None) -> None:
+        counters = self.counters
+        if failure is None:
+            counters.answered()
+        elif isinstance(failure, TidelogError):
+            counters.failed(failure, self._clock.monotonic())
+            name = type(failure).__name__
+            counters.failures[name] = counters.failures.get(name, 0) + 1
+
     def retried(
         self, verb: str, key: str, attempt: int, error: BaseException, pause_s: float
     ) -> None:
         """An attempt failed and will be repeated."""
         self.counters.verbs[verb].retries += 1
+        self.counters.throttled += isinstance(error, Throttled)
+        self.counters.failed(error, self._clock.monotonic())
         self._log.warning(
             "storage.retry",
             verb=verb,

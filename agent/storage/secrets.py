@@ -43,11 +43,11 @@ class SecretReader:
                 )
             return found
         if value.kind == FILE:
-            return self._filled(Path(value.value))
+            return self.filled(Path(value.value))
         if value.kind == MOUNTED:
-            return self._filled(self._directory() / value.value)
+            return self.filled(self._directory() / value.value)
         if value.kind == CREDENTIAL:
-            return self._filled(self._credentials() / value.value)
+            return self.filled(self._credentials() / value.value)
         if value.kind == SEALED:
             return self._sealing_key().open(value)
         return value.value
@@ -77,7 +77,8 @@ class SecretReader:
         self._seen[path] = (stamp, text)
         return text
 
-    def _filled(self, path: Path) -> str:
+    def filled(self, path: Path) -> str:
+        """The same of a file that must not be empty."""
         text = self.file(path)
         if not text:
             raise ConfigError(f"the file {path} should hold a secret and is empty")

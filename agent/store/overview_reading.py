@@ -108,10 +108,12 @@ async def read_overview(sources: Sources) -> Overview:
     """One query each; raises `StoreUnavailable`. The moment it is of comes first, so that nothing
     shown is older than it says."""
     settings, _ = await sources.settings.read()
+    hello = await sources.hello()
     return Overview(
         now=await sources.control.now(),
         replset=sources.control.replset,
-        members=_members(await sources.hello()),
+        members=_members(hello),
+        server_time=hello.get("localTime"),
         nodes=tuple(await sources.nodes.all()),
         settings=settings,
         active=tuple(await sources.operations.active()),

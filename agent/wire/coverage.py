@@ -82,6 +82,13 @@ class Coverage:
             if newest.T - end.T > _BEHIND_S
         ]
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether the newest stretch has no backup that it could be replayed onto."""
+        newest = self.spans()[-1:]
+        bases = [b.last_write for b in self.backups if not b.is_selective]
+        return bool(newest) and all(base < newest[0].start for base in bases)
+
     def gaps_found(self) -> list[dict[str, Any]]:
         """Holes, with their causes."""
         return [gap.to_json() for gap in self.gaps]

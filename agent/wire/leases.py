@@ -51,3 +51,8 @@ KEY_PROBE_SCOPE: Final = "key-probe"
 def slicer_scope(replset: str) -> str:
     """Slicing the oplog of one replica set."""
     return f"slicer/{replset}"
+
+
+def notify_scope() -> str:
+    """Sending notices to webhooks."""
+    return "notify/webhooks"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from agent.wire.backups import Backup
@@ -66,6 +67,9 @@ class Overview:
         """Where backups and slices lie."""
         return Places(self.settings, self.repositories)
 
+    server_time: datetime | None = None
+    """Of the primary of the lead replica set."""
+
     @property
     def covered(self) -> Coverage:
         """What the archived oplog reaches."""
@@ -112,6 +116,13 @@ class Overview:
     def running(self) -> list[dict[str, Any]]:
         """Every operation that is not over."""
         return [_running(operation, self.now) for operation in self.active]
+
+    def duration_s(self, backup: Backup) -> float:
+        """How long a backup took, in seconds; from its OpTimes where its operation is forgotten."""
+        made = next((op for op in self.recent if op.id == backup.op_id), None)
+        if made is not None and made.finished_at is not None:
+            return (made.finished_at - made.requested_at).total_seconds()
+        return max(0.0, (backup.last_write.wall() - backup.started_at).total_seconds())
 
     def backups_section(self) -> dict[str, Any]:
         """Where they are, and which: published, running, failed."""

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from agent.errors import ConfigError
 from agent.wire import keys
+from agent.wire.notify_settings import NotifySettings
 from agent.wire.storage_settings import FilesystemSettings, Section, StorageSettings
 from agent.wire.units import Duration
 
@@ -138,8 +139,9 @@ class Settings(Section):
     restore: RestoreSettings = RestoreSettings()
     profiles: dict[str, StorageSettings] = Field(default_factory=dict)
     """Storages beside `storage`, which is the profile `main`; changed with `ctl profile`."""
+    notify: NotifySettings = NotifySettings()
 
-    @field_validator("pitr", "backup", "restore", mode="before")
+    @field_validator("pitr", "backup", "restore", "notify", mode="before")
     @classmethod
     def _empty_section(cls, value: Any) -> Any:
         return {} if value is None else value  # `backup:` alone is how YAML spells an empty one

@@ -21,10 +21,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from agent.config import Config
-from agent.wire.keys import inner_model
+from agent.wire.keys import inner_model, map_model
 from agent.wire.sealing import KEY_FILE_VARIABLE
 from agent.wire.secrets import Plain, Secret
 from agent.wire.settings import Settings
+from agent.wire.storage_settings import StorageSettings
 from agent.wire.units import format_duration, format_size, parse_duration, parse_size
 from tests.support.product import ROOT
 
@@ -143,9 +144,11 @@ def rows(model: Model, path: str = "") -> Iterator[Row]:
     for name, field in model.model_fields.items():
         alias = field.alias or name
         key = f"{path}.{alias}" if path else alias
-        inner = inner_model(field)
+        inner, item = inner_model(field), own_map_model(field)
         if inner is not None:
             yield from rows(inner, key)
+        elif item is not None:
+            yield from rows(item, f"{key}.NAME")
         else:
             yield Row(
                 key,
@@ -161,10 +164,19 @@ def sections(model: Model, path: str = "") -> Iterator[tuple[str, Model]]:
     """Each section with its dotted name, the outer ones first."""
     yield path, model
     for name, field in model.model_fields.items():
-        inner = inner_model(field)
+        alias = field.alias or name
+        key = f"{path}.{alias}" if path else alias
+        inner, item = inner_model(field), own_map_model(field)
         if inner is not None:
-            alias = field.alias or name
-            yield from sections(inner, f"{path}.{alias}" if path else alias)
+            yield from sections(inner, key)
+        elif item is not None:
+            yield from sections(item, f"{key}.NAME")
+
+
+def own_map_model(field: FieldInfo) -> Model | None:
+    """The model of a map's values, unless the page explains it elsewhere."""
+    found = map_model(field)
+    return None if found is StorageSettings else found
 
 
 def field_texts(model: Model) -> dict[str, str]:
@@ -215,6 +227,8 @@ def _parsers(kind: Any) -> set[Any]:
 def _name(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(kind) if word != "memory")
+    if get_origin(kind) is tuple:
+        return f"list of {_name(get_args(kind)[0])}"
     if get_origin(kind) is dict:
         return "anything" if get_args(kind)[1] is Any else f"map of {_name(get_args(kind)[1])}"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -250,6 +264,8 @@ def _default(field: FieldInfo) -> str:
         return f"`{format_duration(value)}`"
     if kind_of(field) == "size":
         return f"`{format_size(value)}`"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

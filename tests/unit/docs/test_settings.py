@@ -43,6 +43,7 @@ EXAMPLES = {
     "storage.oss.credentials.roleArn": "acs:ram::1:role/backup",
     "storage.oss.serverSideEncryption.sseAlgorithm": "KMS",
     "listen": "127.0.0.1:9360",
+    "notify.webhooks.NAME.url": "https://hooks.example.com/tidelog",
 }
 TOGETHER: dict[str, dict[str, Any]] = {
     "kmsKeyID": {"sseAlgorithm": "aws:kms"},
@@ -58,8 +59,10 @@ def parsed(model: type[BaseModel], path: str = "") -> Iterator[str]:
     """Every key that a model takes, found without the program that writes the page."""
     for name, field in model.model_fields.items():
         key = ".".join(filter(None, (path, field.alias or name)))
-        inner = keys.inner_model(field)
-        if inner is None:
+        inner, item = keys.inner_model(field), reference.own_map_model(field)
+        if item is not None:
+            yield from parsed(item, f"{key}.NAME")
+        elif inner is None:
             yield key
         else:
             yield from parsed(inner, key)
@@ -121,6 +124,8 @@ def test_every_documented_key_of_the_cluster_parses(row: reference.Row) -> None:
     raw: dict[str, Any] = {"storage": {"type": kind, kind: MINIMAL[kind]}}
     if steps[:-1] == ["storage", "azure", "credentials"]:
         raw["storage"]["azure"] = {**raw["storage"]["azure"], "credentials": {}}
+    if row.key.startswith("notify.webhooks."):
+        raw["notify"] = {"webhooks": {"NAME": {"url": EXAMPLES["notify.webhooks.NAME.url"]}}}
     for other, value in TOGETHER.get(steps[-1], {}).items():
         raw = keys.set_path(raw, [*steps[:-1], other], value)
     if row.key == "storage.url":

@@ -1,0 +1,1 @@
+"""Telling people: webhooks, sent by one elected agent."""
