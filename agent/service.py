@@ -147,12 +147,7 @@ async def _assemble(
     settings = SettingsStore(control, commands)
     kinds = all_kinds()
     encryption = EncryptionStore(control)
-    custody = Custody(
-        surroundings=Surroundings(node=node.host, clock=clock),
-        clock=clock,
-        now=partial(_server_time, control),
-        witnesses=encryption,
-    )
+    custody = _custody(node, control, clock, encryption)
     services = Services(
         node=node,
         cluster_id=await _reached(control.read_cluster_id, clock, config.mongodb.deadline),
@@ -172,7 +167,6 @@ async def _assemble(
     features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE])
     condition = Condition(features=tuple(features))
     heartbeat = Heartbeat(node, registry, leases, clock, condition, config.mongodb.deadline)
-    sources = ControlSources.over(control)
     wakeup = Wakeup()
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     return Agent(
@@ -199,7 +193,7 @@ async def _assemble(
             settings_wakeup,
             clock,
         ),
-        asides=_asides(config, services, sources, heartbeat, counters, sink),
+        asides=_asides(config, services, control, heartbeat, counters, sink),
         clock=clock,
     )
 
@@ -273,16 +267,26 @@ async def _server_time(control: Control) -> datetime:
     return (await control.now()).wall()
 
 
+def _custody(node: Node, control: Control, clock: Clock, witnesses: EncryptionStore) -> Custody:
+    return Custody(
+        surroundings=Surroundings(node=node.host, clock=clock),
+        clock=clock,
+        now=partial(_server_time, control),
+        witnesses=witnesses,
+    )
+
+
 def _asides(
     config: Config,
     services: Services,
-    sources: ControlSources,
+    control: Control,
     heartbeat: Heartbeat,
     counters: Mapping[str, StorageCounters],
     sink: EventSink,
 ) -> list[Callable[[], Awaitable[None]]]:
     """What is served and told; the rest does not know of it."""
     node, cluster_id, clock = services.node, services.cluster_id, services.clock
+    sources = ControlSources.over(control)
     server = web_server(config, node, cluster_id, sources, heartbeat, counters, sink, clock)
     teller = notifier(node.id, cluster_id, sources, clock)
     return [teller.run, *([server.run] if server is not None else [])]
