@@ -72,7 +72,7 @@ async def _sealed(
 
 
 def _keyring(storage: Storage, key: str) -> Keyring:
-    keyring = keyring_of(storage)
+    keyring = keyring_of(storage, key)
     if keyring is None:
         raise ConfigError(f"{key} is encrypted, and this storage was opened without its keys")
     return keyring

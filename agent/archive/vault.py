@@ -17,6 +17,7 @@ from agent.archive.keyring import Custody, Keyring, Purpose
 from agent.archive.layout import ENCRYPTED
 from agent.errors import Refused
 from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.routed import Routed
 
 _HOLDS_DATA: Final = re.compile(r"(chunks|slices|restores)/.*|.*\.(bson|json)\.zst")
 """Keys of what must not be written in clear."""
@@ -78,8 +79,11 @@ class VaultStorage:
         await self._inner.aclose()
 
 
-def keyring_of(storage: Storage) -> Keyring | None:
-    """The keys that belong to a storage; None where it was opened without."""
+def keyring_of(storage: Storage, key: str | None = None) -> Keyring | None:
+    """The keys that belong to a storage, or to the one of two in which an object lies; None where
+    it was opened without."""
+    if isinstance(storage, Routed):
+        storage = storage.home_of(key)
     return storage.keyring if isinstance(storage, VaultStorage) else None
 
 

@@ -40,11 +40,11 @@ class Routed:
         self, key: str, *, offset: int = 0, length: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """From where the key lies."""
-        return self._of(key).get(key, offset=offset, length=length)
+        return self.home_of(key).get(key, offset=offset, length=length)
 
     async def stat(self, key: str) -> ObjectInfo:
         """Where the key lies."""
-        return await self._of(key).stat(key)
+        return await self.home_of(key).stat(key)
 
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
         """What the first has."""
@@ -61,5 +61,6 @@ class Routed:
     async def aclose(self) -> None:
         """Nothing: whoever opened them closes them."""
 
-    def _of(self, key: str) -> Storage:
+    def home_of(self, key: str | None) -> Storage:
+        """Where a key lies; what is no object's is the first one's."""
         return self._other if key in self._keys else self._inner

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
+from agent.archive.keyring import Keyring
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.vault import keyring_of
 from agent.errors import IntegrityError, Refused, TargetNotCovered
@@ -122,10 +123,15 @@ def _numbers(version: str) -> tuple[int, ...]:
 async def prove_keys(storage: Storage, items: Iterable[Item]) -> None:
     """The keys of all objects unwrap on this agent, now. Raises `KeyUnusable`, or
     `KeyServiceUnavailable`."""
-    key_ids = {item.key_id for item in items if item.key_id}
-    keyring = keyring_of(storage)
-    if key_ids and keyring is not None:
-        await keyring.prove(key_ids)
+    keyrings: dict[int, Keyring] = {}
+    wanted: dict[int, set[str]] = {}
+    for item in items:
+        keyring = keyring_of(storage, item.key)
+        if item.key_id and keyring is not None:
+            keyrings[id(keyring)] = keyring
+            wanted.setdefault(id(keyring), set()).add(item.key_id)
+    for number, key_ids in wanted.items():
+        await keyrings[number].prove(key_ids)
 
 
 async def prove_objects(

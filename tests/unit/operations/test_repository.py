@@ -10,7 +10,7 @@ import pytest
 
 from agent.archive.layout import FORMAT_VERSION, MARKER
 from agent.errors import IntegrityError, Refused, TidelogError, UnsupportedVersion
-from agent.operations.repository import Marker, claim, read_marker
+from agent.operations.repository import Marker, adopt, claim, read_marker
 from agent.storage.base import put_bytes
 from agent.storage.memory import MemoryObjects, MemoryStorage
 
@@ -104,3 +104,43 @@ async def test_a_marker_that_is_none_is_named(marker: Any) -> None:
     with pytest.raises(TidelogError, match=r"tidelog\.json on memory://vault") as caught:
         await read_marker(storage)
     assert type(caught.value) is IntegrityError
+
+
+async def test_an_adoption_changes_the_owner_and_no_object() -> None:
+    storage = await _storage()
+    made = await claim(storage, THEIRS)
+    before = dict(storage.objects.bodies)
+    assert await adopt(storage, OURS, THEIRS) == (made.repository_id, THEIRS)
+    assert {key: storage.objects.bodies[key] for key in before} == before
+    assert (await claim(storage, OURS)).repository_id == made.repository_id
+    with pytest.raises(Refused, match="belongs to another cluster"):
+        await claim(storage, THEIRS)
+    assert await adopt(storage, OURS) == (made.repository_id, OURS), "again changes nothing"
+    await adopt(storage, THEIRS, OURS)
+    assert (await claim(storage, THEIRS)).cluster_id == THEIRS
+    assert len(storage.objects.bodies) == 3
+
+
+async def test_an_owner_that_nobody_was_shown_is_not_replaced() -> None:
+    storage = await _storage()
+    await claim(storage, THEIRS)
+    with pytest.raises(Refused, match="by now"):
+        await adopt(storage, OURS, "c" * 24)
+    assert (await claim(storage, THEIRS)).cluster_id == THEIRS
+
+
+async def test_of_two_clusters_that_adopt_at_once_one_is_told() -> None:
+    storage = await _storage()
+    await claim(storage, "c" * 24)
+    outcomes: list[object] = []
+
+    async def take(cluster: str) -> None:
+        try:
+            outcomes.append(await adopt(storage, cluster, "c" * 24))
+        except Refused as error:
+            outcomes.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for cluster in (OURS, THEIRS):
+            group.create_task(take(cluster))
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Refused", "tuple"]
