@@ -9,6 +9,7 @@ from typing import Any, Final
 from agent.wire.privileges import (
     BACKUP,
     BACKUP_ROLE,
+    BACKUP_SHARDED,
     RESTORE,
     RESTORE_ROLE,
     RESTORE_SHARDED,
@@ -34,7 +35,7 @@ class Role:
         }
 
 
-FOR_BACKUP: Final = Role(BACKUP_ROLE, BACKUP)
+FOR_BACKUP: Final = Role(BACKUP_ROLE, (*BACKUP, *BACKUP_SHARDED))
 """Enough for backups and for point-in-time archiving."""
 FOR_RESTORE: Final = Role(RESTORE_ROLE, (*RESTORE, *RESTORE_SHARDED))
 """What restores need beside it."""

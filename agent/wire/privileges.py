@@ -114,6 +114,25 @@ BACKUP: Final = (
 )
 """Enough for backups and for point-in-time archiving, and for `ctl`."""
 
+
+def _config(collection: str, actions: str, reason: str) -> Privilege:
+    return Privilege({"db": "config", "collection": collection}, tuple(actions.split()), reason)
+
+
+_READ: Final = "find listCollections listIndexes collStats"
+
+BACKUP_SHARDED: Final = (
+    *(_config(split(name)[1], _READ, "reading routing tables") for name in ROUTING),
+    _config("settings", "insert update remove", "pausing the balancer, and putting it back"),
+    _config("shards", "find", "the replica sets of the cluster"),
+    _config("migrations", "find", "waiting for ranges that are being moved"),
+    _config("reshardingOperations", "find", "no backup while a collection is resharded"),
+    _config("", "dbStats", "progress"),
+    _control(CONFIG, "remove", "what was done to the balancer"),
+    Privilege(_CLUSTER, ("appendOplogNote",), "moving an idle shard on to the end of a backup"),
+)
+"""What backups of a sharded cluster need beside those: on config servers and on shards."""
+
 _WRITES: Final = ("insert", "update", "remove", "bypassDocumentValidation")
 
 RESTORE: Final = (

@@ -21,6 +21,7 @@ from agent.mongo.translate import translated
 from agent.wire.namespaces import TEMPORARY, split
 from agent.wire.privileges import (
     BACKUP,
+    BACKUP_SHARDED,
     RESTORE,
     RESTORE_ROLE,
     RESTORE_SHARDED,
@@ -38,7 +39,8 @@ async def check_privileges(node: Node, database: str = "", *, is_sharded: bool =
     who = reply["authInfo"]
     if not who["authenticatedUsers"]:
         return
-    needed = [*RESTORE, *BACKUP, *(RESTORE_SHARDED if is_sharded else ())]
+    sharded = (*BACKUP_SHARDED, *RESTORE_SHARDED) if is_sharded else ()
+    needed = [*RESTORE, *BACKUP, *sharded]
     lacking = missing(who["authenticatedUserPrivileges"], needed, database)
     if not lacking:
         return
