@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ SALT_BYTES: Final = 16
 TAG_BYTES: Final = 16
 _PURPOSE: Final = b"tidelog object v2\0"
 _NONCE: Final = struct.Struct(">7xIB")
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 _PUBLIC: Final = frozenset(
     {"kind", "op_id", "replset", "start", "start_term", "end", "end_term", "count"}
     | {"previous_sha256", "commands"}
@@ -175,6 +177,8 @@ def encryption_of(header: dict[str, Any], key: str) -> dict[str, Any]:
             "clear_bytes": int(found["clear_bytes"]),
             "private_bytes": int(found["private_bytes"]),
         }
+        if not _KEY_ID.fullmatch(checked["key_id"]):
+            raise ValueError("no id of a key")
         is_known = found["algorithm"] == ALGORITHM and len(bytes.fromhex(checked["salt"])) > 0
         written = str(found["key"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -1,7 +1,7 @@
 """Looks after the keys of the encryption, on every agent.
 
 Each agent proves that it can use the keys that new data keys are wrapped under, when a policy comes
-and every half hour, and tells with its heartbeat which keys it has: agents that differ are seen,
+and every five minutes, and tells with its heartbeat which keys it has: agents that differ are seen,
 and no backup begins. Once a day one of them unwraps the keys of all that is kept.
 """
 
@@ -38,7 +38,7 @@ from agent.wire.profiles import names
 from agent.wire.settings import Settings
 
 LOOK_EVERY_S: Final = 5.0
-CHECK_EVERY_S: Final = 1800.0
+CHECK_EVERY_S: Final = 300.0
 CHECK_FAILED_AGAIN_S: Final = 30.0
 CHECK_WITHIN_S: Final = 60.0
 PROBE_EVERY_S: Final = 24 * 3600.0

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
+import shutil
+import subprocess
+import sys
+import textwrap
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
+import bson
+import cryptography
 import pytest
 from bson import Timestamp
 
@@ -16,6 +26,7 @@ from tests.support.compare import diff
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod import ReplicaSet
+from tests.support.servers.moto import shared_moto
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -25,10 +36,17 @@ DATABASE = "vaultedpeople"
 COLLECTIONS = ("secretledger", "hiddenpayroll", "quietindex")
 
 
+AROUND = {
+    "BACKUP_PASSPHRASE": PASSPHRASE,
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+}
+
+
 @pytest.fixture
 def scene(one_node: ReplicaSet, tmp_path: Path) -> Iterator[Scene]:
     """One node, its agent, which knows a passphrase, and an empty repository."""
-    with Agents(one_node, extra={"BACKUP_PASSPHRASE": PASSPHRASE}) as agents:
+    with Agents(one_node, extra=AROUND) as agents:
         found = Scene(one_node, agents, Ctl(one_node.uri()), tmp_path / "repository")
         found.open()
         yield found
@@ -126,3 +144,192 @@ def test_nothing_can_be_read_off_the_storage_and_every_moment_is_restored(scene:
     names = set(scene.client[DATABASE].list_collection_names())
     assert set(COLLECTIONS) <= names
     scene.ctl.ok("delete-backup", whole, "-y", "--wait")
+
+
+def kms(operation: str, **request: Any) -> Any:
+    """A request to the key management service, as its owner makes it."""
+    client = botocore.session.get_session().create_client(
+        "kms",
+        region_name="eu-central-1",
+        endpoint_url=shared_moto().url,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    return getattr(client, operation)(**request)
+
+
+def test_a_disabled_key_stops_everything_loudly_and_loses_nothing(
+    scene: Scene, tmp_path: Path
+) -> None:
+    made = kms("create_key")["KeyMetadata"]["KeyId"]
+    kms("create_alias", AliasName=f"alias/{made[:8]}", TargetKeyId=made)
+    service = ("--region", "eu-central-1", "--endpoint-url", shared_moto().url)
+    enable(scene, "--provider", "aws-kms", "--key-id", f"alias/{made[:8]}", *service)
+    scene.enable_pitr(1.0)
+    write(scene, 0, 20)
+    first, second = scene.backup()["name"], scene.backup()["name"]
+    wanted = scene.fingerprint()
+
+    kms("disable_key", KeyId=made)
+    sentence = scene.ctl.fails(1, "backup", "--wait", within_s=120)
+    assert made in sentence
+    assert "is disabled" in sentence
+    write(scene, 20, 20)
+    touched = scene.fingerprint()
+    refused = scene.try_restore(first)
+    assert refused.status == 1, str(refused)
+    assert "is disabled" in str(refused.value["error"])
+    assert not diff(touched, scene.fingerprint())
+    assert len(scene.ctl.ok("list")["snapshots"]) == 2
+    assert scene.ctl.ok("describe-backup", first)["encryption"]["keys"]
+    scene.ctl.ok("delete-backup", second, "-y", "--wait")
+    told = scene.ctl.ok("encryption", "status", "--probe")["repositories"][0]
+    assert "is disabled" in told["problem"]
+    # A slicer that begins anew asks for the key at once; one at work within five minutes.
+    log = scene.agents.all[0].log_text
+    started = log().count("slicer.started")
+    scene.ctl.ok("config", "--set", "backup.compressionLevel=2")
+    eventually(lambda: log().count("slicer.started") > started, 40.0)
+    write(scene, 40, 20)
+    touched = scene.fingerprint()
+    eventually(
+        lambda: any("is disabled" in str(run.get("error")) for run in scene.runs()),
+        60.0,
+        describe=scene.agents.log_tails,
+    )
+
+    kms("enable_key", KeyId=made)
+    at = held_moment(scene)
+    scene.wait_covered(at)
+    assert not scene.gaps()
+    given = ("--provider", "passphrase", "--passphrase-env", "BACKUP_PASSPHRASE", "--keep")
+    before = scene.listing()
+    rotated = scene.ctl.ok("encryption", "rotate", *given, "-y", "--wait")
+    assert rotated["rewrapped"] >= 2
+    assert before.items() <= scene.listing().items()
+    assert "already" in scene.ctl.fails(3, "encryption", "enable", *given[:-1], "-y", "--wait")
+    kms("disable_key", KeyId=made)
+    scene.restore("--time", f"{at[0]},{at[1]}")
+    assert not diff(touched, scene.fingerprint())
+    scene.restore(first)
+    assert not diff(wanted, scene.fingerprint())
+    kms("enable_key", KeyId=made)
+    for agent in scene.agents:
+        agent.terminate()
+    follow_the_page(scene, tmp_path / "steps", first, made)
+
+
+def follow_the_page(scene: Scene, directory: Path, backup: str, key: str) -> None:
+    """Every step of the page, as it stands there, in a bare environment; nothing of ours runs. What
+    comes out is what the database held."""
+    directory.mkdir()
+    (directory / "tidelog_decrypt.py").write_text((DOCS / "tidelog_decrypt.py").read_text())
+    (directory / "passphrase").write_text(PASSPHRASE + "\n")
+    make_bare(directory / "tools")
+    shim = directory / "bin" / "aws"
+    shim.parent.mkdir()
+    shim.write_text(AWS.format(python=sys.executable, url=shared_moto().url))
+    shim.chmod(0o755)
+    page = (DOCS / "encryption.md").read_text().partition("\n## Without Tidelog")[2]
+    tools, copy, which, decrypt, hexadecimal, by_key, by_passphrase, _ = steps(page)
+    assert "pip install cryptography" in tools  # `make_bare` does it, without a network
+    environment = {
+        "PATH": f"{shim.parent}:/usr/bin:/bin",
+        "REPOSITORY": str(scene.repository),
+        "BACKUP": backup,
+    }
+    for block in (copy, which, decrypt, hexadecimal, by_key):
+        run(block, directory, environment)
+    shutil.move(directory / "dump", directory / "dump-by-kms")
+    shutil.rmtree(directory / "copy")
+    for block in (copy, by_passphrase):
+        run(block, directory, environment)
+    for dump in ("dump-by-kms", "dump"):
+        root = directory / dump / backup / scene.replset.name
+        found = [
+            document["value"]
+            for document in bson.decode_all(
+                (root / DATABASE / f"{COLLECTIONS[0]}.bson").read_bytes()
+            )
+        ]
+        assert sorted(found) == sorted(MARKERS[:20])
+        described = json.loads((root / DATABASE / f"{COLLECTIONS[0]}.metadata.json").read_text())
+        assert [index["name"] for index in described["indexes"]] == ["_id_", "hushedindex"]
+        assert (root / "oplog.bson").exists()
+    assert len(list((directory / "dump").iterdir())) >= 1
+    assert key in (directory / "kek").read_text()
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+AWS = """#!{python}
+import base64, json, sys
+import botocore.session
+given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+assert sys.argv[1:3] == ["kms", "decrypt"], sys.argv
+assert (given["--query"], given["--output"]) == ("Plaintext", "text")
+client = botocore.session.get_session().create_client(
+    "kms", region_name="eu-central-1", endpoint_url="{url}",
+    aws_access_key_id="test", aws_secret_access_key="test")
+answer = client.decrypt(
+    KeyId=given["--key-id"],
+    CiphertextBlob=open(given["--ciphertext-blob"].removeprefix("fileb://"), "rb").read(),
+    EncryptionContext=json.load(open(given["--encryption-context"].removeprefix("file://"))))
+print(base64.b64encode(answer["Plaintext"]).decode())
+"""
+
+
+def steps(page: str) -> list[str]:
+    """The shell blocks of the page, in order."""
+    found = re.findall(r"^( *)```sh\n(.*?)^ *```", page, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+def run(block: str, directory: Path, environment: dict[str, str]) -> None:
+    """One block in a shell."""
+    done = subprocess.run(
+        ["bash", "-euc", block],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+def make_bare(directory: Path) -> None:
+    """A virtual environment with `cryptography` and what it needs, and nothing else."""
+    venv.create(directory, symlinks=True)
+    (target,) = directory.glob("lib/python*/site-packages")
+    (source,) = {Path(cryptography.__file__).parents[1]}
+    for name in ("cryptography", "cffi", "pycparser"):
+        if (source / name).exists():
+            shutil.copytree(source / name, target / name)
+    for native in source.glob("_cffi_backend*"):
+        shutil.copy(native, target)
+
+
+def test_an_agent_with_another_passphrase_is_named_before_a_backup_begins(
+    three_nodes: ReplicaSet, tmp_path: Path
+) -> None:
+    agents = Agents(three_nodes, extra=AROUND)
+    wrong = agents.all[1]
+    wrong.extra["BACKUP_PASSPHRASE"] = "another horse battery staple"
+    with agents:
+        scene = Scene(three_nodes, agents, Ctl(three_nodes.uri()), tmp_path / "repository")
+        scene.open()
+        # Whoever leads needs the passphrase that the others have; the wrong one may be it.
+        done = scene.ctl.run(
+            "encryption", "enable", "--provider", "passphrase", "--passphrase-env",
+            "BACKUP_PASSPHRASE", "-y", "--wait", within_s=120,
+        )  # fmt: skip
+        assert done.status == 0, str(done)
+        said = {agent["host"]: agent for agent in scene.ctl.ok("encryption", "status")["agents"]}
+        assert len({agent["fingerprint"] for agent in said.values()}) >= 1
+        assert any(agent["error"] for agent in said.values())
+        sentence = scene.ctl.fails(3, "backup", "--wait", within_s=120)
+        assert "has fingerprint" in sentence
+        assert not scene.listing("chunks/")
+        errors = {host for host, agent in said.items() if agent["error"]}
+        assert errors in ({wrong.node.host}, set(said) - {wrong.node.host})

@@ -62,7 +62,8 @@ async def _await_agents(lead: LeadContext, policy: str) -> None:
         late = [node for node in live if policy not in node.key_policies]
         if not bad and not late:
             return
-        if clock.monotonic() >= end:
+        is_told = all(policy in node.key_policies for node in bad)
+        if clock.monotonic() >= end or (bad and is_told):
             if bad:
                 raise Refused(
                     "the keys of the encryption cannot be used everywhere: " + _told(bad),
