@@ -19,7 +19,7 @@ from agent.errors import Refused
 from agent.storage.base import Capabilities, ObjectInfo, Storage
 from agent.storage.routed import Routed
 
-_HOLDS_DATA: Final = re.compile(r"(chunks|slices|restores)/.*|.*\.(bson|json)\.zst")
+_HOLDS_DATA: Final = re.compile(r"(chunks|slices|restores)/.*|backups/.*\.zst")
 """Keys of what must not be written in clear."""
 
 
