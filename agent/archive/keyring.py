@@ -22,7 +22,7 @@ import structlog
 from pydantic import ValidationError
 
 from agent.archive.envelope import DataKey
-from agent.archive.layout import KEYS, data_key_key, key_id_of, slice_day_of
+from agent.archive.layout import KEYS, data_key_key, data_key_prefix, key_id_of, slice_day_of
 from agent.archive.policies import read_policies
 from agent.clock import Clock
 from agent.errors import (
@@ -216,7 +216,7 @@ class Keyring:
                 hint="without it nothing that was encrypted with it can be read",
             ) from error
         wraps = list(found.wraps)
-        async for item in self.storage.list(f"{KEYS}{key_id}."):
+        async for item in self.storage.list(data_key_prefix(key_id)):
             if item.key != data_key_key(key_id):
                 wraps += read_record(await get_bytes(self.storage, item.key), key_id).wraps
         return found.model_copy(update={"wraps": tuple(wraps)})

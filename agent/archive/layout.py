@@ -163,6 +163,11 @@ def data_key_key(key_id: str, kek_id: str | None = None) -> str:
     return f"{KEYS}{key_id}.json" if kek_id is None else f"{KEYS}{key_id}.{kek_id}.json"
 
 
+def data_key_prefix(key_id: str) -> str:
+    """How the keys of all wraps of a data key begin."""
+    return f"{KEYS}{key_id}."
+
+
 def key_id_of(key: str) -> str | None:
     """The data key that an object under `keys/` wraps; None for other keys."""
     name = key.removeprefix(KEYS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agent.archive.layout import backup_key, backup_root
+from agent.archive.layout import backup_key, backup_root, data_key_prefix, key_id_of
 from agent.errors import Conflict, NotFound, Refused, StorageUnavailable
 from agent.faults import fault_point
 from agent.operations.context import LeadContext, PartContext
@@ -111,6 +111,7 @@ async def delete_backup(storage: Storage, name: str) -> int:
     doomed = await inventory_of(storage, name)
     others = [other for other in await published_names(storage) if other != name]
     shared = sorted(doomed.shared - await referenced_by(storage, others))
+    shared += await _further_wraps(storage, shared)
     await storage.delete([backup_key(name)])
     for keys in (shared, doomed.folder):
         await _delete_in_batches(storage, keys)
@@ -118,6 +119,14 @@ async def delete_backup(storage: Storage, name: str) -> int:
     if left:
         raise StorageUnavailable(f"{left[0]} is still listed after it was deleted")
     return len(shared) + len(doomed.folder)
+
+
+async def _further_wraps(storage: Storage, keys: Sequence[str]) -> list[str]:
+    """What rotations added to the wrapped data keys among these: a data key that goes must not be
+    left under another wrap."""
+    ids = [key_id for key_id in map(key_id_of, keys) if key_id is not None]
+    found = [item.key for key_id in ids async for item in storage.list(data_key_prefix(key_id))]
+    return [key for key in found if key not in keys]
 
 
 async def _delete_in_batches(storage: Storage, keys: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from agent.archive.objects import get_json, put_json
 from agent.archive.policies import read_policies
 from agent.archive.vault import stored_name, with_one_key, write_for
 from agent.errors import IntegrityError, KeyUnusable, ObjectExists, Refused
+from agent.operations.deletion import delete_backup
 from agent.operations.keys_kept import add_wraps, probe
 from agent.storage.base import put_bytes
 from agent.storage.fanout import FanOut
@@ -19,6 +20,7 @@ from agent.storage.memory import MemoryStorage
 from agent.wire.encryption import Kek, Policy, follows
 from tests.support.vaults import NOW, SECOND, Vaults
 
+CHUNK = {"key": "chunks/c", "size_bytes": 1, "sha256": "", "plain_bytes": 1, "segments": []}
 KEY = "backups/b/rs0/journal/00000001-00000000.json.zst"
 
 
@@ -149,6 +151,21 @@ async def test_a_rotation_adds_wraps_and_writes_no_object_anew() -> None:
     assert json.loads(await get_json(again, KEY + ".enc")) == {"units": []}
     with pytest.raises(ObjectExists):
         await put_bytes(again, data_key_key(made.id, second.keks[0].id), b"")
+
+
+async def test_a_deleted_backup_takes_all_wraps_of_its_data_key_along() -> None:
+    vaults = Vaults()
+    first = await vaults.policy()
+    storage = await vaults.writing()
+    made = await storage.keyring.writing_key(KEY)
+    entry = {"slices": [], "units": [{"objects": [CHUNK | {"key_id": made.id}]}]}
+    await put_json(storage, stored_name(storage, KEY), "{}", public=json.dumps(entry))
+    second = await vaults.policy("OTHER", before=first)
+    await add_wraps(storage.keyring, await storage.keyring.record(made.id), made.key, second)
+    assert len([key for key in vaults.objects.keys if key.startswith(KEYS)]) == 2
+    vaults.environment.clear()
+    await delete_backup(await vaults.open(), "b")
+    assert not [key for key in vaults.objects.keys if key.startswith((KEYS, "backups/"))]
 
 
 async def test_a_probe_tells_of_keys_that_do_not_open_and_makes_wraps_good() -> None:
