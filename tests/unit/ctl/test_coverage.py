@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.wire.optime import OpTime
 from agent.wire.timelines import Gap, GapCause, Run
+from agent.wire.topology import topology_of
 from tests.unit.ctl.world import NOW, Ctl, backup
 
 BACKUP = backup()
@@ -65,3 +66,18 @@ def test_status_says_how_far_the_coverage_is_behind(ctl: Ctl) -> None:
     assert pitr["lag_s"] == 4.0
     assert pitr["error"] == "rs0: no space left"
     assert "Restorable until" in ctl("status").out
+
+
+def test_replica_set_that_holds_a_cluster_back_is_named(ctl: Ctl) -> None:
+    rows = [{"_id": "s0", "host": "rs-a/h1:1"}, {"_id": "s1", "host": "rs-b/h2:1"}]
+    ctl.world.topology = topology_of("cfg", rows)
+    late = OpTime(T=END.T - 90, I=1)
+    ctl.world.slice_runs = [run(BASE, END, "cfg"), run(BASE, late, "rs-a"), run(BASE, END, "gone")]
+    behind = ctl("status", "-o", "json").json["pitr"]["behind"]
+    assert behind == [
+        f"rs-a: archived until {late.wall():%Y-%m-%dT%H:%M:%SZ}, 90 s behind",
+        "rs-b: nothing is archived",
+    ]
+    assert "Behind: rs-b: nothing is archived" in ctl("status").out
+    hosts = {one["rs"]: one["nodes"] for one in ctl("status", "-o", "json").json["cluster"]}
+    assert [node["errors"] for node in hosts["rs-b"]] == [["no agent"]]

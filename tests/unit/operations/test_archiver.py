@@ -14,7 +14,13 @@ from agent.archive.layout import slice_span_of
 from agent.errors import StorageUnavailable
 from agent.mongo.oplog import OplogBatch, Position
 from agent.operations import archiver as archiving
-from agent.operations.archiver import OplogArchiver, Slice, describe_command, matters
+from agent.operations.archiver import (
+    OplogArchiver,
+    Slice,
+    describe_command,
+    matters,
+    reshaping,
+)
 from agent.storage.memory import MemoryStorage
 from tests.support.faulty_storage import FaultyStorage
 from tests.unit.mongo.scripted_node import ScriptedNode, at, batch, entry
@@ -160,6 +166,8 @@ def test_what_a_command_drops(fields: dict[str, Any], expected: tuple[str, set[s
         ([entry(1), entry(2)], False),
         ([entry(1, op="u", ns="admin.tidelogAgents")], False),
         ([entry(1, op="i", ns="config.system.sessions")], False),
+        ([entry(1, op="u", ns="config.lockpings"), entry(2, op="i", ns="config.actionlog")], False),
+        ([entry(1, op="u", ns="config.chunks")], True),
         ([entry(1), entry(2, op="i", ns="shop.orders")], True),
         ([entry(1, op="c", ns="shop.$cmd")], True),
         ([entry(n) for n in range(500)], True),
@@ -170,3 +178,24 @@ def test_what_is_written_on_an_idle_set_does_not_matter(
 ) -> None:
     data = b"".join(map(bson.encode, entries))
     assert matters(OplogBatch(data, len(entries), Position(at(1)), ())) is expected
+
+
+_ADDED = {"op": "i", "ns": "config.shards", "o": {"_id": "s2"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (_ADDED, {"addShard"}),
+        ({"op": "c", "ns": "admin.$cmd", "o": {"applyOps": [_ADDED]}}, {"addShard"}),
+        ({**_ADDED, "op": "u"}, set()),
+        ({"op": "i", "ns": "shop.orders", "o": {"ns": "config.shards"}}, set()),
+        ({"op": "u", "ns": "config.reshardingOperations"}, {"reshardCollection"}),
+        ({"op": "i", "ns": "config.chunks"}, set()),
+    ],
+)
+def test_resharding_and_new_shards_are_seen_in_the_oplog_of_config_servers(
+    fields: dict[str, Any], expected: set[str]
+) -> None:
+    data = bson.encode(entry(1)) + bson.encode(entry(2, **fields))
+    assert reshaping(OplogBatch(data, 2, Position(at(2)), ())) == expected
