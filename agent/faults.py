@@ -40,6 +40,8 @@ FAULT_POINTS: Final = frozenset(
         "restore.checkpoint",
         "restore.replayed",
         "restore.indexes_built",
+        "restore.routing_cleared",
+        "restore.orphans_removed",
         "delete.withdrawn",
         "delete.object_deleted",
     }

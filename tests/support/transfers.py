@@ -158,7 +158,7 @@ class Transfers:
         target = second * _STRIDE + rng.randrange(self._accounts)
         amount = rng.randrange(1, 100)
         session.begin()
-        began_at = _moment(self._cluster.client_of(shards[first]))
+        began_at = moment_now(self._cluster.client_of(shards[first]))
         acknowledged_at: Moment | None = None
         try:
             for shard, account, change in (
@@ -218,7 +218,7 @@ def check_moment(present: set[str], transfers: Iterable[Transfer], moment: Momen
             assert one.id not in present, f"{one} began after {moment} and is there"
 
 
-def _moment(client: Client) -> Moment:
+def moment_now(client: Client) -> Moment:
     return _moment_of(client.admin.command("ping"))
 
 

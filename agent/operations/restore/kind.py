@@ -49,8 +49,6 @@ from agent.wire.topology import Topology
 
 PROFILE: Final = "profile"
 """Field of the result: where the backup is taken from, chosen once."""
-STILL_WITHIN_S: Final = 60.0
-"""How long a move of a range that runs is waited for."""
 LOAD_BYTES_A_S = 20 << 20
 OPERATIONS_A_S = 20_000
 
@@ -69,7 +67,8 @@ class RestoreKind:
         async with sources(services, settings, profile, spec) as found:
             plans = await make_plans(services, found, spec, topology)
             if not spec.dry_run:
-                await keep_still(services, operation.id, within_s=STILL_WITHIN_S)
+                timeouts = settings.restore.timeouts or settings.backup.timeouts
+                await keep_still(services, operation.id, within_s=timeouts.balancer_stop)
             first = next(iter(plans.values()))
             await check_cluster(services, found.of, spec, plans)
             for plan in plans.values():

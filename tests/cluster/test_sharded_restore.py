@@ -1,0 +1,276 @@
+"""Restores of a sharded cluster: one moment of all shards, whatever went on at that moment."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agents import Agents
+from tests.support.ctl import Ctl
+from tests.support.eventually import eventually
+from tests.support.mongod import ShardedCluster
+from tests.support.mongod.sharded import ClusterOptions
+from tests.support.transfers import (
+    DATABASE,
+    Moment,
+    Transfers,
+    check_books,
+    check_moment,
+    moment_now,
+)
+
+pytestmark = pytest.mark.timeout(300)
+
+MOMENTS = int(os.environ.get("TIDELOG_TEST_MOMENTS", "3"))
+"""How many random moments are restored to."""
+LONG_S = 180.0
+SAME = {"s0": "s0", "s1": "s1"}
+
+
+@pytest.fixture
+def agents(sharded: ShardedCluster) -> Iterator[Agents]:
+    """One beside each node."""
+    with Agents(*sharded.sets, lead=sharded.config) as running:
+        yield running
+
+
+@pytest.fixture
+def ctl(sharded: ShardedCluster, agents: Agents, tmp_path: Path) -> Ctl:
+    """Knows a member of a shard only."""
+    found = Ctl(sharded.shards["s1"].uri())
+    store = tmp_path / "store"
+    store.mkdir()
+    found.configure_filesystem(store)
+    return found
+
+
+class Seen:
+    """What the cluster looks like at a moment at which nothing is under way."""
+
+    def __init__(self, cluster: ShardedCluster, names: dict[str, str]) -> None:
+        self.hashes = {
+            shard: {
+                database: cluster.client_of(here)[database].command("dbHash")["collections"]
+                for database in (DATABASE, "shop")
+            }
+            for shard, here in names.items()
+        }
+        back = {here: shard for shard, here in names.items()}
+        self.routing = {
+            row["_id"]: (
+                row["key"],
+                row["uuid"],
+                [(c["min"], c["max"], back[c["shard"]]) for c in cluster.chunks(row["_id"])],
+            )
+            for row in cluster.config.client()["config"]["collections"].find()
+        }
+
+
+def test_moments_of_a_busy_cluster(
+    sharded: ShardedCluster, agents: Agents, ctl: Ctl, tmp_path: Path
+) -> None:
+    """Transfers run while it is backed up and archived, collections come, go, change their names
+    and keys, and orphans lie about. Then to random moments, and into another cluster that has other
+    names and one shard more."""
+    ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanMin=0.03")
+    _furnish(sharded)
+    transfers = Transfers(sharded, accounts=10, threads=3, pause_s=0.01)
+    transfers.create()
+    with transfers:
+        transfers.wait_for(10)
+        backup = ctl.ok("backup", "--wait", within_s=LONG_S)
+        transfers.wait_for(20)
+        _rearrange(sharded)
+        transfers.wait_for(10)
+        with transfers.quiesced():
+            moment = max(moment_now(sharded.client_of(name)) for name in ("config", "s0", "s1"))
+            seen = Seen(sharded, SAME)
+            assert sharded.client_of("s0")["late"]["d"].count_documents({}) == 100
+        sharded.hold_range_deletions("s0", on=False)
+        transfers.wait_for(30)
+        sharded.drop_collection("late.d")
+    base = (backup["last_write"]["T"], backup["last_write"]["I"])
+    last = max(one.acknowledged_at for one in transfers.done if one.acknowledged_at)
+    _wait_covered(ctl, last)
+    ends = {one.acknowledged_at for one in transfers.done if one.acknowledged_at}
+    wanted = [at for at in sorted(ends) if base < at < last]
+    rng = random.Random(1)
+    for at in rng.sample(wanted, min(MOMENTS, len(wanted))):
+        # Not only where something was acknowledged, but amidst of it.
+        chosen = (at[0], max(0, at[1] - rng.randrange(4)))
+        _restore(ctl, backup["name"], chosen if chosen > base else at)
+        clients = [sharded.client_of(name) for name in sharded.shards]
+        check_moment(check_books(clients), transfers.done, chosen if chosen > base else at)
+    report = _restore(ctl, backup["name"], moment)
+    _check(sharded, SAME, seen, transfers, moment)
+    warnings = [text for part in report["replsets"] for text in part["warnings"]]
+    assert any(text.startswith("20 orphaned documents") for text in warnings), warnings
+    _select(sharded, ctl, backup["name"], moment)
+    agents.stop()
+    with (
+        ShardedCluster(ClusterOptions(shards=3, name="b-")) as other,
+        Agents(*other.sets, lead=other.config),
+    ):
+        _elsewhere(other, tmp_path / "store", backup["name"], moment)
+        _check(other, {"s0": "s1", "s1": "s0"}, seen, transfers, moment)
+        assert "junk" not in other.client_of("s2").list_database_names()
+
+
+def test_nothing_is_touched_unless_all_shards_can_be_restored(
+    sharded: ShardedCluster, ctl: Ctl, tmp_path: Path
+) -> None:
+    _furnish(sharded)
+    name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+    chunk = next((tmp_path / "store").glob("**/chunks/rs-b/bundles/*"))
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    sharded.client_of("s0")["shop"]["more"].insert_one({"_id": "later"})
+    rows = list(sharded.config.client()["config"]["collections"].find())
+    error = ctl.fails(1, "restore", name, "-y", "--wait", within_s=LONG_S)
+    assert "chunks/rs-b" in error
+    assert sharded.client_of("s0")["shop"]["more"].find_one() == {"_id": "later"}
+    assert sharded.client_of("s1")["shop"]["plain"].count_documents({}) == 50
+    assert list(sharded.config.client()["config"]["collections"].find()) == rows
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ("restore.routing_cleared=kill@2", "config"),
+        ("restore.orphans_removed=kill", "s1"),
+    ],
+)
+def test_killed_part_is_gone_on_with(
+    sharded: ShardedCluster, agents: Agents, ctl: Ctl, fault: str, where: str
+) -> None:
+    sharded.start_balancer()
+    setting = sharded.balancer_setting()
+    _furnish(sharded)
+    sharded.create_database(DATABASE)
+    name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+    seen = Seen(sharded, SAME)
+    sharded.client_of("s1")["shop"]["plain"].delete_many({})
+    sharded.drop_collection("shop.gone")
+    replset = sharded.config if where == "config" else sharded.shards[where]
+    victim = agents.of(replset.nodes[0])
+    victim.kill()
+    victim.start(faults=fault)
+    victim.wait_announced()
+    ctl.ok("restore", name, "-y")
+    eventually(lambda: not victim.is_running, 60.0)
+    victim.start()
+    log = sharded.config.client()["admin"]["tidelogOperations"]
+
+    def over() -> bool:
+        found = log.find_one({"kind": "restore"})
+        assert found is not None
+        return found["state"] in ("done", "failed")
+
+    eventually(over, LONG_S)
+    found = log.find_one({"kind": "restore"})
+    assert found is not None
+    assert found["state"] == "done", found["error"]
+    after = Seen(sharded, SAME)
+    assert (after.hashes, after.routing) == (seen.hashes, seen.routing)
+    eventually(lambda: sharded.balancer_setting() == setting, 20.0)
+
+
+def _furnish(cluster: ShardedCluster) -> None:
+    """A database on the other shard: unsharded, hashed, and such as will change."""
+    cluster.create_database("shop", "s1")
+    shop = cluster.client_of("s1")["shop"]
+    shop["plain"].insert_many([{"_id": n} for n in range(50)])
+    cluster.shard_collection("shop.hashed", {"k": "hashed"})
+    for name in ("gone", "again", "refined"):
+        cluster.shard_collection(f"shop.{name}", {"k": 1})
+        shop[name].insert_many([{"_id": n, "k": n, "j": n} for n in range(50)])
+    shop["refined"].create_index([("k", 1), ("j", 1)])
+
+
+def _rearrange(cluster: ShardedCluster) -> None:
+    """Dropped, created again under another key, refined, renamed; and a range moved, whose donor
+    keeps its copies."""
+    cluster.drop_collection("shop.gone")
+    cluster.drop_collection("shop.again")
+    cluster.shard_collection("shop.again", {"j": 1})
+    cluster.client_of("s1")["shop"]["again"].insert_many([{"_id": n, "j": n} for n in range(30)])
+    cluster.refine_key("shop.refined", {"k": 1, "j": 1})
+    cluster.create_database("late", "s0")
+    cluster.shard_collection("late.c", {"k": 1})
+    cluster.client_of("s0")["late"]["c"].insert_many([{"_id": n, "k": n} for n in range(100)])
+    cluster.rename_collection("late.c", "late.d")
+    cluster.hold_range_deletions("s0", on=True)
+    cluster.move_range("late.d", "s1", {"k": 40}, {"k": 60})
+    cluster.client_of("s1")["late"]["d"].insert_one({"_id": "moved", "k": 45})
+
+
+def _wait_covered(ctl: Ctl, moment: Moment) -> None:
+    def covered() -> bool:
+        ranges = ctl.ok("list")["pitr"]["ranges"]
+        end = ranges[-1]["end_ts"] if ranges else {"T": 0, "I": 0}
+        return (end["T"], end["I"]) >= moment
+
+    eventually(covered, 60.0, every_s=0.5)
+
+
+def _restore(ctl: Ctl, backup: str, moment: Moment, *options: str) -> dict[str, Any]:
+    wanted = ("--time", f"{moment[0]},{moment[1]}", "--base-snapshot", backup)
+    return dict(ctl.ok("restore", *wanted, *options, "-y", "--wait", within_s=LONG_S))
+
+
+def _check(
+    cluster: ShardedCluster,
+    names: dict[str, str],
+    seen: Seen,
+    transfers: Transfers,
+    moment: Moment,
+) -> None:
+    """`names` are those of the shards here, by what they were."""
+    present = check_books(cluster.client_of(name) for name in cluster.shards)
+    check_moment(present, transfers.done, moment)
+    now = Seen(cluster, names)
+    assert now.hashes == seen.hashes
+    assert now.routing == seen.routing
+    # The donor's orphans of that moment are not there, and nothing that was moved is lost.
+    left = [cluster.client_of(names[s])["late"]["d"].count_documents({}) for s in ("s0", "s1")]
+    assert left == [80, 21]
+    for name in names.values():
+        known = cluster.client_of(name).admin.command({"getShardVersion": "late.d"})
+        row = cluster.routing("late.d")
+        assert row is not None
+        assert known["global"].time == 2, (known, row)
+
+
+def _select(cluster: ShardedCluster, ctl: Ctl, backup: str, moment: Moment) -> None:
+    """Two collections come back; the others, and their routing, stay."""
+    accounts = cluster.client_of("s0")[DATABASE]["accounts"]
+    accounts.update_one({"_id": 0}, {"$set": {"kept": True}})
+    before = cluster.routing(f"{DATABASE}.accounts")
+    cluster.client_of("s1")["shop"]["plain"].delete_many({})
+    cluster.drop_collection("shop.again")
+    _restore(ctl, backup, moment, "--ns", "shop.plain,shop.again")
+    assert cluster.client_of("s1")["shop"]["plain"].count_documents({}) == 50
+    assert cluster.client_of("s1")["shop"]["again"].count_documents({}) == 30
+    again = cluster.routing("shop.again")
+    assert again is not None
+    assert again["key"] == {"j": 1}
+    assert [chunk["shard"] for chunk in cluster.chunks("shop.again")] == ["s1"]
+    (info,) = cluster.client_of("s1")["shop"].list_collections(filter={"name": "again"})
+    assert info["info"]["uuid"] == again["uuid"]
+    assert cluster.routing(f"{DATABASE}.accounts") == before
+    assert accounts.find_one({"_id": 0, "kept": True}) is not None
+
+
+def _elsewhere(cluster: ShardedCluster, store: Path, backup: str, moment: Moment) -> None:
+    ctl = Ctl(cluster.config.uri())
+    ctl.configure_filesystem(store)
+    ctl.ok("config", "--force-resync", "--wait", within_s=LONG_S)
+    cluster.create_database("junk", "s2")
+    cluster.client_of("s2")["junk"]["c"].insert_one({})
+    error = ctl.fails(3, "restore", backup, "-y", "--wait", within_s=LONG_S)
+    assert "there is no rs-a here" in error
+    _restore(ctl, backup, moment, "--replset-remapping", "b-rs-b=rs-a,b-rs-a=rs-b")
