@@ -42,19 +42,20 @@ def wanted_objects(manifest: Manifest, scope: Scope) -> list[ChunkObject]:
 def check_slices(plan: Plan) -> None:
     """The slices link from `first_write` to the wanted moment. Raises `IntegrityError`."""
     manifest, slices = plan.manifest, plan.slices
-    if not slices and manifest.first_write < plan.reached:
-        raise IntegrityError(f"no slices begin at the first write {manifest.first_write}")
-    reached = slices[0].start if slices else manifest.first_write
-    if reached > manifest.first_write:
+    # The backup archived up to its last write: where it has no slice, nothing happened. A shard may
+    # be idle while others are not.
+    vouched = manifest.first_write if manifest.slices else manifest.last_write
+    reached = slices[0].start if slices else vouched
+    if reached > vouched:
         raise IntegrityError(
             f"the slices begin at {reached}, after the first write {manifest.first_write}"
         )
     own = {item.key for item in manifest.slices}
     previous: SliceRef | None = None
     for item in slices:
-        if previous is not None and not _continues(
-            item, previous, is_seam=previous.key in own and item.key not in own
-        ):
+        is_seam = previous is not None and previous.key in own and item.key not in own
+        is_idle = is_seam and item.start <= manifest.last_write
+        if previous is not None and not is_idle and not _continues(item, previous, is_seam=is_seam):
             raise IntegrityError(f"{item.key} does not continue {previous.key}")
         previous = item
         reached = item.end
