@@ -15,7 +15,6 @@ from tests.support.mongod import ShardedCluster
 from tests.support.transfers import Transfers
 
 TERMINAL = frozenset({"done", "failed", "cancelled"})
-IDLE_S = 2.0
 LONG_S = 90.0
 
 
@@ -104,7 +103,7 @@ def test_balancer_is_put_back_though_the_backup_dies(stage: Stage) -> None:
     stage.cluster.start_balancer()
     before = stage.cluster.balancer_setting()
     lead = stage.agents.of(stage.cluster.config.nodes[0])
-    lead.kill()
+    lead.terminate()
     lead.start(faults="operation.transitioned=kill@2")
     lead.wait_announced()
     name = stage.ctl.ok("backup")["name"]
@@ -149,7 +148,7 @@ def test_coverage_is_common_to_all_and_ends_where_a_collection_is_resharded(stag
     (covered,) = eventually(lambda: ctl.ok("list")["pitr"]["ranges"], LONG_S, every_s=0.5)
     assert covered["start_ts"] == base["last_write"]
     others = {"cfg", "rs-a"}
-    stage.agents.of(cluster.shards["s1"].nodes[0]).kill()
+    stage.agents.of(cluster.shards["s1"].nodes[0]).terminate()
     until = {run["replset"]: run["covered_until"] for run in stage.runs()}
     assert set(until) == {*others, "rs-b"}
 
@@ -175,7 +174,7 @@ def test_coverage_is_common_to_all_and_ends_where_a_collection_is_resharded(stag
 def test_part_that_dies_after_last_write_was_chosen_keeps_it(stage: Stage) -> None:
     Transfers(stage.cluster).create()
     dying = stage.agents.of(stage.cluster.shards["s1"].nodes[0])
-    dying.kill()
+    dying.terminate()
     dying.start(faults="snapshot.manifest_written=kill")
     dying.wait_announced()
     name = stage.ctl.ok("backup")["name"]
