@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 MARK: Final = "tidelog-put"
 """The name of the mark in an object's metadata."""
-_LOOKS_FOR_LATE_S: Final = (0.0, 0.03, 0.1)
+_LOOKS_FOR_LATE_S: Final = (0.0, 0.03, 0.1, 0.4)
 """A request that was cut may still be carried out: it is looked for so many times."""
 
 
