@@ -54,6 +54,7 @@ from agent.mongo.node import Node
 from agent.notify.assembly import notifier
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
+from agent.operations.governor import Governor
 from agent.operations.key_watch import KeyWatch
 from agent.operations.registry import all_kinds
 from agent.operations.runner import Runner
@@ -61,6 +62,7 @@ from agent.operations.slicer import Slicer
 from agent.operations.storage_looks import check_storage, report_on
 from agent.operations.vaults import with_keys
 from agent.storage.base import Storage
+from agent.storage.limiting import TokenBucket
 from agent.storage.observing import StorageCounters
 from agent.storage.registry import StorageOptions, open_storage
 from agent.storage.surroundings import Surroundings
@@ -72,6 +74,7 @@ from agent.store.connection import Control, open_control
 from agent.store.encryption_store import EncryptionStore
 from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
+from agent.store.limits_store import LimitsStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.overview_reading import ControlSources
@@ -148,6 +151,7 @@ async def _assemble(
     kinds = all_kinds()
     encryption = EncryptionStore(control)
     custody = _custody(node, control, clock, encryption)
+    governor = Governor(clock, node.lag_s)
     services = Services(
         node=node,
         cluster_id=await _reached(control.read_cluster_id, clock, config.mongodb.deadline),
@@ -160,7 +164,10 @@ async def _assemble(
         cluster=ClusterView(control),
         balancer=Balancer(control),
         repositories=RepositoryStore(control),
-        open_storage=with_keys(partial(_open_storage, node.host, counters), custody),
+        governor=governor,
+        open_storage=with_keys(
+            partial(_open_storage, node.host, governor.network, counters), custody
+        ),
         clock=clock,
         budget_bytes=config.memory.budget,
     )
@@ -169,6 +176,7 @@ async def _assemble(
     heartbeat = Heartbeat(node, registry, leases, clock, condition, config.mongodb.deadline)
     wakeup = Wakeup()
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
+    limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     return Agent(
         heartbeat=heartbeat,
         commands=commands,
@@ -177,7 +185,7 @@ async def _assemble(
         keeper=BalancerKeeper(services, clock),
         membership=Membership(node, clock),
         key_watch=KeyWatch(services, encryption, condition),
-        wakeups=(wakeup, settings_wakeup),
+        wakeups=(wakeup, settings_wakeup, limits_wakeup),
         storage_checks=StorageChecks(
             node.id,
             condition,
@@ -193,7 +201,10 @@ async def _assemble(
             settings_wakeup,
             clock,
         ),
-        asides=_asides(config, services, control, heartbeat, counters, sink),
+        asides=[
+            partial(governor.watch, LimitsStore(control), limits_wakeup),
+            *_asides(config, services, control, heartbeat, counters, sink),
+        ],
         clock=clock,
     )
 
@@ -209,7 +220,7 @@ class Agent:
     keeper: BalancerKeeper
     membership: Membership
     key_watch: KeyWatch
-    wakeups: tuple[Wakeup, Wakeup]
+    wakeups: tuple[Wakeup, ...]
     settings_watch: SettingsWatch
     storage_checks: StorageChecks
     asides: list[Callable[[], Awaitable[None]]]
@@ -235,7 +246,7 @@ class Agent:
                 group.create_task(self.membership.run(), name="membership")
                 group.create_task(self.key_watch.run(), name="key watch")
                 for call in self.asides:
-                    group.create_task(_aside(call, self.clock), name=call.__qualname__)
+                    group.create_task(_aside(call, self.clock), name=_name(call))
                 group.create_task(sink.run(events.write), name="events")
                 group.create_task(_watchdog(self.clock), name="watchdog")
                 group.create_task(self._stop(signals, grace_s), name="stop listener")
@@ -298,8 +309,12 @@ async def _aside(call: Callable[[], Awaitable[None]], clock: Clock) -> None:
         try:
             await call()
         except Exception as error:
-            log.exception("aside.failed", task=call.__qualname__, error=str(error))
+            log.exception("aside.failed", task=_name(call), error=str(error))
         await clock.sleep(ASIDE_AGAIN_S)
+
+
+def _name(call: Callable[[], Awaitable[None]]) -> str:
+    return getattr(call, "func", call).__qualname__
 
 
 async def _watchdog(clock: Clock) -> None:
@@ -328,7 +343,11 @@ async def _seconds_of(control: Control) -> int:
 
 
 async def _open_storage(
-    node: str, counters: Mapping[str, StorageCounters], settings: Settings, profile: str
+    node: str,
+    bucket: TokenBucket,
+    counters: Mapping[str, StorageCounters],
+    settings: Settings,
+    profile: str,
 ) -> Storage:
-    options = StorageOptions(node=node, counters=counters[profile])
+    options = StorageOptions(node=node, bucket=bucket, counters=counters[profile])
     return await open_storage(storage_of(settings, profile), options)

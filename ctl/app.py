@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "describe-restore": "Show everything known of a restore.",
     "encryption": "Encrypt backups, and look after the keys.",
     "genkey": "Print a new random key.",
+    "limit": "How fast backups and restores may go, also those that run.",
     "list": "List backups or restores.",
     "logs": "Show what the agents did.",
     "oplog-replay": "Apply archived oplog to the data as it is.",

@@ -19,6 +19,7 @@ from agent.store.connection import Control, open_control, translated
 from agent.store.encryption_store import EncryptionStore
 from agent.store.events import EventLog
 from agent.store.lease_store import LeaseStore
+from agent.store.limits_store import LimitsStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.overview_reading import read_hello
@@ -49,6 +50,7 @@ class Session:
     events: EventLog
     commands: CommandQueue
     encryption: EncryptionStore
+    limits: LimitsStore
     clock: Clock
 
     @property
@@ -98,6 +100,7 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
             events=EventLog(control),
             commands=CommandQueue(control),
             encryption=EncryptionStore(control),
+            limits=LimitsStore(control),
             clock=SystemClock(),
         )
     finally:

@@ -32,6 +32,11 @@ class Wakeup:
         self._event = asyncio.Event()
         self._event.set()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether anything woke it since it was cleared."""
+        return self._event.is_set()
+
     def wake(self) -> None:
         """Look again."""
         self._event.set()

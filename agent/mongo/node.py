@@ -170,6 +170,10 @@ class Node:
         with translated(f"asking {self.host} for its state"):
             return _hello(await self.command("admin", {"hello": 1}, timeout_s=CONNECT_TIMEOUT_S))
 
+    async def lag_s(self) -> float:
+        """How far it is behind its primary. Raises `NodeUnavailable`."""
+        return (await self.hello()).lag_s
+
     async def status(self) -> tuple[Role, float, str]:
         """Role, lag in seconds and MongoDB version, for the heartbeat."""
         hello = await self.hello()

@@ -18,6 +18,7 @@ import structlog
 from agent.clock import Clock
 from agent.coordination.lease import HeldLease
 from agent.mongo.node import Node
+from agent.operations.governor import Governor
 from agent.storage.base import Storage
 from agent.store.balancer import Balancer
 from agent.store.catalog import Catalog
@@ -49,6 +50,7 @@ class Services:
     cluster: ClusterView
     balancer: Balancer
     repositories: RepositoryStore
+    governor: Governor
     open_storage: Callable[[Settings, str], Awaitable[Storage]]
     """`(settings, profile)` → an open storage that the caller closes. Raises `ConfigError`."""
     clock: Clock

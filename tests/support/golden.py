@@ -38,6 +38,7 @@ from agent.wire.optime import OpTime
 from agent.wire.settings import Settings, StorageSettings
 from tests.support.documents import read_raw
 from tests.support.faulty_storage import FaultyStorage
+from tests.support.governing import ungoverned
 from tests.support.mongod import ReplicaSet, SetOptions
 from tests.support.snapshots import open_node
 from tests.support.workload.runner import mark
@@ -69,6 +70,7 @@ class Running:
             cluster_id=node.cluster_id,
             clock=SystemClock(),
             budget_bytes=256 << 20,
+            governor=ungoverned(),
             open_storage=self._open_storage,
             catalog=SimpleNamespace(publish_backup=self._publish),
             repositories=SimpleNamespace(note=self._note),

@@ -32,6 +32,7 @@ from agent.wire.settings import Settings
 from agent.wire.specs import RestoreSpec
 from agent.wire.timelines import Run
 from agent.wire.topology import Topology, unsharded
+from tests.support.governing import ungoverned
 from tests.support.mongod import ReplicaSet
 
 BUDGET_BYTES = 256 << 20
@@ -221,6 +222,7 @@ class RestoreRun:
         services = SimpleNamespace(
             node=node,
             cluster_id=node.cluster_id,
+            governor=ungoverned(),
             open_storage=open_storage,
             clock=SystemClock(),
             budget_bytes=BUDGET_BYTES,

@@ -202,6 +202,7 @@ def _options(part: PartContext, spec: BackupSpec) -> SnapshotOptions:
         or settings.num_parallel_collections
         or DEFAULT_READERS,
         budget_bytes=part.services.budget_bytes,
+        governor=part.services.governor,
     )
 
 

@@ -32,6 +32,8 @@ from agent.mongo.cursor import (
     raw_batches,
 )
 from agent.mongo.node import Node
+from agent.mongo.raw import CursorReply
+from agent.operations.governor import Governor
 from agent.pipeline.budget import ByteBudget
 from agent.storage.base import Storage
 from agent.wire.namespaces import USERS_AND_ROLES
@@ -174,7 +176,9 @@ class Reader:
         budget: ByteBudget,
         read_clock: ReadClock,
         tally: Tally,
+        governor: Governor | None = None,
     ) -> None:
+        self._governor = governor
         self._node = node
         self._writer = writer
         self._compression = compression
@@ -218,6 +222,7 @@ class Reader:
         try:
             async with raw_batches(self._node, _find(unit, read_at)) as batches:
                 async for batch in batches:
+                    await self._keep_pace(batch)
                     if batch.count:
                         frames.append(await self._compression.frame(batch.documents))
                         documents += batch.count
@@ -232,6 +237,10 @@ class Reader:
         if frames:
             stored.append(await self._store(unit, read_at, frames, documents))
         return stored
+
+    async def _keep_pace(self, batch: CursorReply) -> None:
+        if self._governor is not None:
+            await self._governor.read(len(batch.documents))
 
     async def _store(
         self, unit: Unit, read_at: OpTime, frames: list[Frame], documents: int
@@ -252,6 +261,7 @@ class Reader:
         length = documents = 0
         async with raw_batches(self._node, _find(Unit(entry), read_at)) as batches:
             async for batch in batches:
+                await self._keep_pace(batch)
                 blocks.append(batch.documents)
                 length += len(batch.documents)
                 documents += batch.count

@@ -51,6 +51,7 @@ from agent.operations.backup.reading import (
     Tally,
     Unit,
 )
+from agent.operations.governor import Governor
 from agent.pipeline.budget import ByteBudget
 from agent.pipeline.channel import Channel
 from agent.storage.base import Storage
@@ -76,6 +77,7 @@ class SnapshotOptions:
     compression: Compression
     readers: int
     budget_bytes: int
+    governor: Governor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ class Snapshot:
             budget=budget,
             read_clock=read_clock,
             tally=self._tally,
+            governor=options.governor,
         )
         units: Channel[Unit] = Channel(2 * options.readers)
         gone = self._progressed.gone

@@ -136,6 +136,7 @@ class Loader:
             if split(collection.ns)[1] == VIEWS:
                 await self._load_views(collection, data)
                 continue
+            await self._job.pace.keep(len(data))
             for batch in cut(data):
                 await self._job.pace.keep()
                 self._job.check()

@@ -240,7 +240,7 @@ class _Work:
             check=part.lease.check,
             scope=_SCOPE,
             catalogue=_catalogue(beginning),
-            pace=Pace(services.node, services.clock),
+            pace=Pace(services.node, services.clock, services.governor),
             tally=self._tally,
         )
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from agent.clock import Clock
 from agent.mongo.node import Node
+from agent.operations.governor import Governor
 
 LOOK_EVERY_S: Final = 1.0
 MAX_LAG_S: Final = 2.0
@@ -23,14 +24,18 @@ CATCH_UP_TIMEOUT_S: Final = 600.0
 class Pace:
     """Shared by all writers of one restore."""
 
-    def __init__(self, node: Node, clock: Clock) -> None:
+    def __init__(self, node: Node, clock: Clock, governor: Governor) -> None:
         self._node = node
+        self._governor = governor
         self._clock = clock
         self._looked = clock.monotonic()
         self._turn = asyncio.Lock()
 
-    async def keep(self) -> None:
-        """To be called before each batch; waits while the majority is too far behind."""
+    async def keep(self, size_bytes: int = 0) -> None:
+        """To be called before each batch of so many bytes; waits while the majority is too far
+        behind, and as long as the limit of restores wants."""
+        if size_bytes:
+            await self._governor.loaded(size_bytes)
         if not self._is_due():
             return
         async with self._turn:

@@ -277,7 +277,7 @@ class RestoreWork:
             check=self._part.lease.check,
             scope=scope,
             catalogue=base_catalogue(self._plan.manifest, scope),
-            pace=Pace(node, self._part.services.clock),
+            pace=Pace(node, self._part.services.clock, self._part.services.governor),
             tally=self._tally,
         )
 

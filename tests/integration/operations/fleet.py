@@ -35,6 +35,7 @@ from agent.wire.collections import LEASES
 from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import Kind, Operation, State
 from tests.support.eventually import eventually_async
+from tests.support.governing import ungoverned
 from tests.support.mongod import ReplicaSet
 
 BEAT_EVERY_S = 1.0
@@ -166,6 +167,7 @@ class FleetAgent:
             cluster=ClusterView(control),
             balancer=Balancer(control),
             repositories=RepositoryStore(control),
+            governor=ungoverned(),
             open_storage=cast(Any, None),
             clock=SystemClock(),
             budget_bytes=1 << 20,

@@ -268,6 +268,7 @@ async def open_fake(world: World, invocation: Invocation) -> AsyncIterator[Sessi
         events=cast(Any, _Events(world)),
         commands=one,
         encryption=cast(Any, _Encryption(world)),
+        limits=one,
         clock=world.clock,
     )
 
