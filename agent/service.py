@@ -145,35 +145,15 @@ async def _assemble(
 ) -> Agent:
     counters: dict[str, StorageCounters] = defaultdict(StorageCounters)
     commands = CommandQueue(control, clock)
-    leases = LeaseStore(control, clock)
-    registry = NodeRegistry(control, commands)
-    settings = SettingsStore(control, commands)
-    kinds = all_kinds()
     encryption = EncryptionStore(control)
-    custody = _custody(node, control, clock, encryption)
-    governor = Governor(clock, node.lag_s)
-    services = Services(
-        node=node,
-        cluster_id=await _reached(control.read_cluster_id, clock, config.mongodb.deadline),
-        operations=OperationLog(control, commands),
-        catalog=Catalog(control),
-        runs=SliceRuns(control),
-        leases=leases,
-        nodes=registry,
-        settings=settings,
-        cluster=ClusterView(control),
-        balancer=Balancer(control),
-        repositories=RepositoryStore(control),
-        governor=governor,
-        open_storage=with_keys(
-            partial(_open_storage, node.host, governor.network, counters), custody
-        ),
-        clock=clock,
-        budget_bytes=config.memory.budget,
-    )
+    cluster_id = await _reached(control.read_cluster_id, clock, config.mongodb.deadline)
+    services = _services(config, node, control, clock, cluster_id, encryption, counters)
+    kinds = all_kinds()
     features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE])
     condition = Condition(features=tuple(features))
-    heartbeat = Heartbeat(node, registry, leases, clock, condition, config.mongodb.deadline)
+    heartbeat = Heartbeat(
+        node, services.nodes, services.leases, clock, condition, config.mongodb.deadline
+    )
     wakeup = Wakeup()
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
@@ -194,7 +174,7 @@ async def _assemble(
             clock,
         ),
         settings_watch=SettingsWatch(
-            settings,
+            services.settings,
             node.host,
             condition,
             lambda settings, profile: _told(lambda: check_storage(services, settings, profile)),
@@ -202,10 +182,42 @@ async def _assemble(
             clock,
         ),
         asides=[
-            partial(governor.watch, LimitsStore(control), limits_wakeup),
+            partial(services.governor.watch, LimitsStore(control), limits_wakeup),
             *_asides(config, services, control, heartbeat, counters, sink),
         ],
         clock=clock,
+    )
+
+
+def _services(
+    config: Config,
+    node: Node,
+    control: Control,
+    clock: Clock,
+    cluster_id: str,
+    encryption: EncryptionStore,
+    counters: Mapping[str, StorageCounters],
+) -> Services:
+    commands = CommandQueue(control, clock)
+    governor = Governor(clock, node.lag_s)
+    custody = _custody(node, control, clock, encryption)
+    opening = partial(_open_storage, node.host, governor.network, counters)
+    return Services(
+        node=node,
+        cluster_id=cluster_id,
+        operations=OperationLog(control, commands),
+        catalog=Catalog(control),
+        runs=SliceRuns(control),
+        leases=LeaseStore(control, clock),
+        nodes=NodeRegistry(control, commands),
+        settings=SettingsStore(control, commands),
+        cluster=ClusterView(control),
+        balancer=Balancer(control),
+        repositories=RepositoryStore(control),
+        governor=governor,
+        open_storage=with_keys(opening, custody),
+        clock=clock,
+        budget_bytes=config.memory.budget,
     )
 
 

@@ -95,7 +95,7 @@ def parse_uri(text: str) -> Uri:
     authority, _, tail = rest.partition("/")
     if "?" in authority:
         authority, _, query = authority.partition("?")
-        tail = f"?{query}"
+        tail = f"?{query}/{tail}"
     credentials, at, hosts = authority.rpartition("@")
     database, _, query = tail.partition("?")
     if "@" in credentials or "@" in tail:

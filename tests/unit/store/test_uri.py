@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pymongo.errors import (
     AutoReconnect,
@@ -86,6 +86,7 @@ async def test_no_failure_to_connect_tells_the_password(uri: str) -> None:
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+@example("", "?/")
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_is_parsed_or_refused_without_repeating_it(user: str, password: str) -> None:
     secret = f"hunter2{password}"
