@@ -45,7 +45,8 @@ def check_slices(plan: Plan) -> None:
     # The backup archived up to its last write: where it has no slice, nothing happened. A shard may
     # be idle while others are not.
     vouched = manifest.first_write if manifest.slices else manifest.last_write
-    reached = slices[0].start if slices else vouched
+    first = manifest.slices or slices
+    reached = first[0].start if first else vouched
     if reached > vouched:
         raise IntegrityError(
             f"the slices begin at {reached}, after the first write {manifest.first_write}"
