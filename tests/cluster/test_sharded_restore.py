@@ -137,6 +137,48 @@ def test_nothing_is_touched_unless_all_shards_can_be_restored(
     assert list(sharded.config.client()["config"]["collections"].find()) == rows
 
 
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ("restore.routing_cleared=kill@2", "config"),
+        ("restore.orphans_removed=kill", "s1"),
+    ],
+)
+def test_killed_part_is_gone_on_with(
+    sharded: ShardedCluster, agents: Agents, ctl: Ctl, fault: str, where: str
+) -> None:
+    sharded.start_balancer()
+    setting = sharded.balancer_setting()
+    _furnish(sharded)
+    sharded.create_database(DATABASE)
+    name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+    seen = Seen(sharded, SAME)
+    sharded.client_of("s1")["shop"]["plain"].delete_many({})
+    sharded.drop_collection("shop.gone")
+    replset = sharded.config if where == "config" else sharded.shards[where]
+    victim = agents.of(replset.nodes[0])
+    victim.kill()
+    victim.start(faults=fault)
+    victim.wait_announced()
+    ctl.ok("restore", name, "-y")
+    eventually(lambda: not victim.is_running, 60.0)
+    victim.start()
+    log = sharded.config.client()["admin"]["tidelogOperations"]
+
+    def over() -> bool:
+        found = log.find_one({"kind": "restore"})
+        assert found is not None
+        return found["state"] in ("done", "failed")
+
+    eventually(over, LONG_S)
+    found = log.find_one({"kind": "restore"})
+    assert found is not None
+    assert found["state"] == "done", found["error"]
+    after = Seen(sharded, SAME)
+    assert (after.hashes, after.routing) == (seen.hashes, seen.routing)
+    eventually(lambda: sharded.balancer_setting() == setting, 20.0)
+
+
 def _furnish(cluster: ShardedCluster) -> None:
     """A database on the other shard: unsharded, hashed, and such as will change."""
     cluster.create_database("shop", "s1")
