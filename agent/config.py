@@ -71,6 +71,16 @@ class WebConfig(_Section):
     """PEM, without a passphrase."""
 
 
+class VerifyConfig(_Section):
+    """What `ctl verify --restore` may use on this host."""
+
+    mongod: Path | None = None
+    """The server to start; without it the one on `PATH`. Of the version of the backups."""
+    scratch_dir: Path | None = None
+    """Where a backup is restored to for a proof and removed afterwards: a directory of the agent's
+    user, with room for all data. Without it this agent proves nothing."""
+
+
 class StopConfig(_Section):
     """How the agent ends."""
 
@@ -85,6 +95,7 @@ class Config(_Section):
     log: LogConfig = LogConfig()
     memory: MemoryConfig = MemoryConfig()
     stop: StopConfig = StopConfig()
+    verify: VerifyConfig = VerifyConfig()
     listen: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
     """`HOST:PORT` of the page, health and metrics; without it nothing is served."""
     web: WebConfig = WebConfig()

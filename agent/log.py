@@ -100,6 +100,8 @@ EVENTS: Final = {
     "slicer.superseded": "another agent archives it now",
     "storage.check_failed": "this agent cannot use the storage of the settings",
     "storage.retry": "a request to the storage is made again",
+    "scratch.leftover_removed": "what a proof left that did not end by itself was removed",
+    "verify.proved": "a backup was restored into a scratch mongod, which found it sound",
     "verify.harmed": "a backup is not what was written any more; ctl verify says what",
     "verify.slices_harmed": "archived oplog is not what was written any more",
 }

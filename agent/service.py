@@ -58,6 +58,7 @@ from agent.operations.governor import Governor
 from agent.operations.key_watch import KeyWatch
 from agent.operations.registry import all_kinds
 from agent.operations.runner import Runner
+from agent.operations.scratch.place import Place
 from agent.operations.slicer import Slicer
 from agent.operations.storage_looks import check_storage, report_on
 from agent.operations.vaults import with_keys
@@ -84,6 +85,7 @@ from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.version import VERSION
 from agent.web.assembly import web_server
+from agent.wire.nodes import SCRATCH
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import FEATURE
@@ -123,7 +125,9 @@ async def run(config: Config, signals: Signals, sink: EventSink) -> None:
         )
         stack.push_async_callback(control.aclose)
         await _reached(lambda: ensure_schema(control), clock, within_s)
-        agent = await _assemble(config, node, control, clock, sink)
+        scratch = Place(config.verify.scratch_dir, config.verify.mongod)
+        await asyncio.to_thread(scratch.sweep)
+        agent = await _assemble(config, node, control, clock, sink, scratch)
         await agent.serve(signals, sink, EventLog(control, clock), config.stop.grace)
 
 
@@ -141,15 +145,16 @@ async def _reached(call: Callable[[], Awaitable[T]], clock: Clock, within_s: flo
 
 
 async def _assemble(
-    config: Config, node: Node, control: Control, clock: Clock, sink: EventSink
+    config: Config, node: Node, control: Control, clock: Clock, sink: EventSink, scratch: Place
 ) -> Agent:
     counters: dict[str, StorageCounters] = defaultdict(StorageCounters)
     commands = CommandQueue(control, clock)
     encryption = EncryptionStore(control)
     cluster_id = await _reached(control.read_cluster_id, clock, config.mongodb.deadline)
     services = _services(config, node, control, clock, cluster_id, encryption, counters)
-    kinds = all_kinds()
-    features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE])
+    kinds = all_kinds(scratch)
+    abilities = [SCRATCH] if scratch.is_usable() else []
+    features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE, *abilities])
     condition = Condition(features=tuple(features))
     heartbeat = Heartbeat(
         node, services.nodes, services.leases, clock, condition, config.mongodb.deadline

@@ -26,6 +26,7 @@ _WORDS: Final = {
     Kind.DELETE_BACKUP: "deletion",
     Kind.RESYNC: "resync",
     Kind.VERIFY: "verification",
+    Kind.PROVE: "proof",
 }
 
 

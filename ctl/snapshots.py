@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.wire.snapshots import Snapshot, of_backup, of_operation
-from ctl.render import moment, size, state, table
+from ctl.render import duration, moment, size, state, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +28,8 @@ def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> 
             words = f"{words}: {shortened(item['error'])}"
         elif item["verified"] and item["verified"]["harmed"]:
             words = f"done, HARMED: {item['verified']['harmed']} objects, see ctl describe-backup"
+        elif item["proved"] and item["available"]:
+            words = f"done, PROVED in {duration(item['proved']['recovery_s'])}"
         elif item["status"] == "done" and not item["available"]:
             words = "out of reach: no profile leads to its repository"
         cell = state(words)

@@ -101,9 +101,9 @@ class Node:
         (mongos, standalone, arbiter), `NodeUnavailable` when it does not answer."""
         check_uri(uri)
         hello = await _first_hello(uri)
-        direct = _client(uri, directConnection=True)
+        direct = open_client(uri, directConnection=True)
         try:
-            replset_client = _client(uri, directConnection=False, replicaSet=hello.replset)
+            replset_client = open_client(uri, directConnection=False, replicaSet=hello.replset)
             node = cls(uri, direct, replset_client, hello)
             try:
                 await node._learn()
@@ -241,26 +241,25 @@ def _readable() -> Iterator[None]:
         ) from None
 
 
-def _client(uri: str, **options: Any) -> Client:
+def open_client(uri: str, **options: Any) -> Client:
     """Connects to nothing yet. Raises `ConfigError`, e.g. for a certificate that is not there."""
+    chosen: dict[str, Any] = {
+        "appname": "tidelog-agent",
+        "serverSelectionTimeoutMS": _ms(CONNECT_TIMEOUT_S),
+        "connectTimeoutMS": _ms(CONNECT_TIMEOUT_S),
+        "socketTimeoutMS": _ms(4 * CALL_TIMEOUT_S),
+        "uuidRepresentation": "standard",
+        "retryReads": True,
+        "maxPoolSize": 64,
+    }
     with _readable():
-        return AsyncIOMotorClient(
-            uri,
-            appname="tidelog-agent",
-            serverSelectionTimeoutMS=_ms(CONNECT_TIMEOUT_S),
-            connectTimeoutMS=_ms(CONNECT_TIMEOUT_S),
-            socketTimeoutMS=_ms(4 * CALL_TIMEOUT_S),
-            uuidRepresentation="standard",
-            retryReads=True,
-            maxPoolSize=64,
-            **options,
-        )
+        return AsyncIOMotorClient(uri, **(chosen | options))
 
 
 async def _first_hello(uri: str) -> Hello:
     # Without a login: an arbiter has no users, and should be told from a wrong password.
     parsed = parse_uri(uri)
-    client = _client(parsed.text(login=False), directConnection=True)
+    client = open_client(parsed.text(login=False), directConnection=True)
     try:
         with translated(f"connecting to {parsed}"):
             reply = await client.admin.command("hello", maxTimeMS=_ms(CONNECT_TIMEOUT_S))

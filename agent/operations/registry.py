@@ -10,12 +10,14 @@ from agent.operations.encryption import EncryptionKind
 from agent.operations.restore.kind import RestoreKind
 from agent.operations.restore.onto import OplogReplayKind
 from agent.operations.resync import ResyncKind
+from agent.operations.scratch.place import Place
 from agent.operations.verification.kind import VerifyKind
+from agent.operations.verification.proving import ProveKind
 from agent.wire.operations import Kind
 
 
-def all_kinds() -> dict[Kind, OperationKind]:
-    """One object a kind."""
+def all_kinds(scratch: Place) -> dict[Kind, OperationKind]:
+    """One object a kind; `scratch` is where this agent may start servers of its own."""
     kinds: list[OperationKind] = [
         BackupKind(),
         RestoreKind(),
@@ -23,6 +25,7 @@ def all_kinds() -> dict[Kind, OperationKind]:
         DeleteBackupKind(),
         ResyncKind(),
         VerifyKind(),
+        ProveKind(scratch),
         AdoptKind(),
         EncryptionKind(),
     ]

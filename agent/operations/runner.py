@@ -209,7 +209,11 @@ class Runner:
         """How long to wait before bidding; `None` if this node must not."""
         nodes = [node for node in await self._services.nodes.all() if self._is_member(node)]
         leading = bid.carry_out == self._lead
-        ranking = rank_leads(nodes) if leading else rank(nodes, kind=bid.operation.kind)
+        ranking = (
+            rank_leads(nodes, kind=bid.operation.kind)
+            if leading
+            else rank(nodes, kind=bid.operation.kind)
+        )
         node = self._services.node.id
         if node not in ranking:
             return None

@@ -15,7 +15,7 @@ from agent.errors import Conflict, NotFound
 from agent.store.connection import Control, translated
 from agent.wire.backups import Backup, Copy
 from agent.wire.collections import BACKUPS, RESTORES
-from agent.wire.verdicts import Verdict
+from agent.wire.verdicts import Level, Verdict
 
 Document = dict[str, Any]
 
@@ -91,7 +91,10 @@ class Catalog:
         found = {**verdict.to_document(), "at": "$$NOW"}
         literal = {k: v if k == "at" else {"$literal": v} for k, v in found.items()}
         with translated(f"recording the verdict on the backup {name}"):
-            await self._backups.update_one({"_id": name}, [{"$set": {"verdict": literal}}])
+            fields = {"verdict": literal}
+            if verdict.level is Level.PROVED and verdict.is_sound:
+                fields["proof"] = literal
+            await self._backups.update_one({"_id": name}, [{"$set": fields}])
 
     async def save_restore(self, document: Document) -> None:
         """Record a restore under its `_id`, in place of what was recorded of it before."""

@@ -79,6 +79,9 @@ class Backup(Record):
     """All repositories that hold it; the catalogue knows, `backup.json` does not."""
     verdict: Verdict | None = None
     """What the last verification found; the catalogue knows, `backup.json` does not."""
+    proof: Verdict | None = None
+    """The last verification that restored it into a scratch mongod and found it sound; the
+    catalogue knows."""
 
     @property
     def places(self) -> tuple[Copy, ...]:

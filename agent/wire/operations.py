@@ -74,6 +74,8 @@ class Kind(StrEnum):
     ADOPT = "adopt"
     ENCRYPTION = "encryption"
     VERIFY = "verify"
+    PROVE = "prove"
+    """`ctl verify --restore`."""
     UNKNOWN = "unknown"
     """Of a newer version: refused with a reason if nobody else takes it on."""
 
@@ -86,6 +88,11 @@ class Kind(StrEnum):
         """It changes the users' data: only primaries do it, and what is archived afterwards is
         another timeline."""
         return self in (Kind.RESTORE, Kind.OPLOG_REPLAY)
+
+    @property
+    def needs_scratch(self) -> bool:
+        """Only an agent that may start a server of its own can do it."""
+        return self is Kind.PROVE
 
     @property
     def is_exclusive(self) -> bool:

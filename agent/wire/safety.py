@@ -28,7 +28,7 @@ GAP_NEWS_S: Final = 24 * 3600.0
 """For how long a hole is worth a finding although a base was taken since."""
 INTENDED: Final = frozenset({GapCause.RESTORE, GapCause.DISABLED})
 """Causes that somebody chose."""
-PROVING: Final = frozenset({"restore", "verify"})
+PROVING: Final = frozenset({"restore", "prove"})
 """Kinds of operations that prove the backup they read."""
 _FIT: Final = frozenset({Role.PRIMARY, Role.SECONDARY, Role.HIDDEN, Role.DELAYED})
 
@@ -141,11 +141,15 @@ def failed_backup(overview: Overview) -> Operation | None:
 
 def proofs(overview: Overview) -> dict[str, datetime]:
     """Per backup when it was last proven, by a restore or a verification that ended well."""
-    found: dict[str, datetime] = {}
+    found: dict[str, datetime] = {
+        backup.id: backup.proof.at
+        for backup in overview.backups
+        if backup.proof is not None and backup.proof.at is not None
+    }
     for operation in overview.recent:
         if operation.kind.value not in PROVING or operation.state is not State.DONE:
             continue
-        if operation.spec.get("dry_run"):
+        if operation.spec.get("dry_run") or operation.result.get("harmed"):
             continue
         name = operation.result.get("backup") or operation.spec.get("backup")
         at = operation.finished_at

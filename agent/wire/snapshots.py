@@ -36,6 +36,7 @@ def of_backup(backup: Backup, profiles: Sequence[str] | None = None) -> Snapshot
         "hold": backup.hold,
         "op_id": backup.op_id,
         "verified": backup.verdict.to_json() if backup.verdict is not None else None,
+        "proved": backup.proof.to_json() if backup.proof is not None else None,
     }
 
 
@@ -62,4 +63,5 @@ def of_operation(operation: Operation) -> Snapshot:
         "hold": spec.get("hold"),
         "op_id": operation.id,
         "verified": None,
+        "proved": None,
     }

@@ -89,6 +89,15 @@ class VerifySpec(Record):
     """With `deep`: what was read whole within this time is not read again."""
 
 
+class ProveSpec(Record):
+    """`ctl verify --restore`. `time` is inclusive; without it the backup's own `last_write`."""
+
+    name: str
+    time: OpTime | None = None
+    profile: str | None = None
+    """Take it from there; None: from any storage that has it and answers."""
+
+
 class ResyncSpec(Record):
     """`ctl config --force-resync`, `ctl profile sync`."""
 

@@ -6,6 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from pydantic import Field
+
+from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
 MAX_PROBLEMS: Final = 20
@@ -36,6 +39,13 @@ class Verdict(Record):
     """How many objects or collections are not as they were written."""
     recovery_s: float | None = None
     """How long the proving restore took."""
+    proved_at: OpTime | None = None
+    """The moment that was restored, inclusive."""
+    collections: int = 0
+    """How many the server validated."""
+    documents: int = 0
+    hashes: dict[str, str] = Field(default_factory=dict)
+    """`{database: dbHash}` of what was restored."""
 
     @property
     def is_sound(self) -> bool:

@@ -8,11 +8,13 @@ import click
 from rich.console import Group
 
 from agent.wire.operations import Kind, Operation
+from agent.wire.optime import parse_target
 from agent.wire.specs import VerifySpec
 from ctl.exit_codes import OperationFailed
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import require_backup
 from ctl.options import Duration, global_options, wait_options
+from ctl.proof import prove
 from ctl.render import size, table
 from ctl.submission import brief, brief_text, carry_out, submit
 
@@ -34,6 +36,10 @@ _SHOWN = 20
     metavar="D",
     help="With --deep: what was read within this time is not read again (7d; 0 reads all).",
 )
+@click.option(
+    "--restore", "by_restore", is_flag=True, help="Restore it into a scratch mongod, and ask that."
+)
+@click.option("--time", "time_", metavar="T", help="With --restore: to this moment, by PITR.")
 @click.option("--profile", metavar="P", help="Look on this storage profile.")
 @wait_options
 @global_options
@@ -45,16 +51,26 @@ def command(
     name: str | None,
     deep: bool,
     max_age: float,
+    by_restore: bool,
+    time_: str | None,
     profile: str | None,
     wait: bool,
     wait_time: float | None,
 ) -> None:
     """Verify the backup NAME, or all of them and the archived oplog: is each object there, of its
-    size, and with --deep what was written? Exit status 1 if anything is harmed."""
+    size, and with --deep what was written? With --restore one backup is restored into a scratch
+    mongod on an agent's host and proven there. Exit status 1 if anything is harmed."""
+    if time_ is not None and not by_restore:
+        raise click.UsageError("--time goes with --restore only")
+    if by_restore and deep:
+        raise click.UsageError("--restore and --deep exclude each other: a restore reads all")
+    target = parse_target(time_) if time_ is not None else None
 
     async def run(session: Session) -> Result:
         if name is not None:
             await require_backup(session, name)
+        if by_restore:
+            return await prove(session, name, target, profile, wait=wait, wait_time_s=wait_time)
         spec = VerifySpec(
             names=(name,) if name else (), deep=deep, max_age_s=max_age, profile=profile
         )

@@ -108,6 +108,7 @@ class StateKeeper:
         name: str,
         replset: str,
         epoch: int,
+        is_mirrored: bool = True,
     ) -> None:
         self.state = state
         self._record = record
@@ -115,6 +116,7 @@ class StateKeeper:
         self._clock = clock
         self._name = name
         self._key_of = partial(restore_key, name, replset, epoch)
+        self._is_mirrored = is_mirrored
         self._mirrored = 0
         self._mirrored_at = clock.monotonic()
 
@@ -133,6 +135,8 @@ class StateKeeper:
         state = self.state
         await self._record({"state": state.to_document()})
         now = self._clock.monotonic()
+        if not self._is_mirrored:
+            return
         if is_milestone or now - self._mirrored_at > MIRROR_EVERY_S:
             self._mirrored_at = now
             await self._mirror(state)

@@ -77,6 +77,8 @@ class RestoreWork:
         spec: RestoreSpec,
         plan: Plan,
         storages: Sequence[Storage] = (),
+        *,
+        is_mirrored: bool = True,
     ) -> None:
         self._storages = storages
         """Where decisions on transactions over several shards are looked for."""
@@ -96,6 +98,7 @@ class RestoreWork:
             name=part.operation.name,
             replset=part.replset,
             epoch=part.lease.epoch,
+            is_mirrored=is_mirrored,
         )
         self._indexes = 0
 

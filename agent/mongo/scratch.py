@@ -1,0 +1,93 @@
+"""A mongod of our own: making it a replica set of one, and asking it whether its data are sound.
+
+It is reached as `__system`, the user that the members of a set are to each other: the key file is
+its password, so nothing of what is restored into it can lock us out, and no user has to be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from bson import SON
+from pymongo.errors import OperationFailure, PyMongoError
+
+from agent.errors import NodeUnavailable
+from agent.mongo.node import Document, Node, open_client
+from agent.mongo.translate import translated
+
+_POLL_S: Final = 0.1
+_ALREADY_INITIATED: Final = 23
+
+
+def scratch_uri(port: int, key: str) -> str:
+    """The connection string of a mongod on loopback with this key (hexadecimal characters)."""
+    login = f"__system:{key}@127.0.0.1:{port}"
+    return f"mongodb://{login}/?authSource=local&authMechanism=SCRAM-SHA-256"
+
+
+async def initiate(uri: str, replset: str, port: int, *, within_s: float) -> None:
+    """Make a fresh mongod a replica set of one and wait until it takes writes. Raises
+    `NodeUnavailable` beyond the deadline (seconds)."""
+    member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+    config = {"_id": replset, "members": [member]}
+    client = open_client(uri, directConnection=True)
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    await client.admin.command({"replSetInitiate": config})
+                    break
+                except OperationFailure as error:
+                    if error.code == _ALREADY_INITIATED:
+                        break
+                    raise
+                except PyMongoError:  # it does not listen yet
+                    await asyncio.sleep(_POLL_S)
+            while not (await client.admin.command("hello")).get("isWritablePrimary"):
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise NodeUnavailable(
+            f"the scratch mongod did not become primary within {within_s:g} s"
+        ) from None
+    except PyMongoError as error:
+        raise NodeUnavailable(f"the scratch mongod cannot be initiated: {error}") from error
+    finally:
+        client.close()
+
+
+async def validate(node: Node, database: str, collection: str) -> list[str]:
+    """What the server's own `validate` finds wrong with a collection and its indexes; empty where
+    it is sound. Takes as long as it takes."""
+    with translated(f"validating {database}.{collection}"):
+        command: Document = SON([("validate", collection), ("full", True)])
+        reply = await _patient(node, database, command)
+    found = [str(error) for error in reply.get("errors", ())]
+    if not reply["valid"] and not found:
+        found.append("it is not valid")
+    return found
+
+
+async def count(node: Node, database: str, collection: str) -> int:
+    """How many documents a collection holds, counted one by one."""
+    with translated(f"counting {database}.{collection}"):
+        # Buckets of time series are counted as such, under their own name.
+        pipeline = [{"$count": "n"}]
+        command: Document = {"aggregate": collection, "pipeline": pipeline, "cursor": {}}
+        rows = (await _patient(node, database, command))["cursor"]["firstBatch"]
+    return int(rows[0]["n"]) if rows else 0
+
+
+async def database_hash(node: Node, database: str) -> str:
+    """The server's `dbHash` of a database: equal for equal documents in equal collections."""
+    with translated(f"hashing {database}"):
+        return str((await _patient(node, database, {"dbHash": 1}))["md5"])
+
+
+async def _patient(node: Node, database: str, command: Document) -> Any:
+    """A command that may run for hours: the client's own limit on answers does not hold."""
+    client = open_client(node.uri, directConnection=True, socketTimeoutMS=None)
+    try:
+        return await client[database].command(command)
+    finally:
+        client.close()
