@@ -9,6 +9,7 @@ missing, and the fragment disappears with the delete that follows.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,9 +20,13 @@ from pymongo.errors import DocumentTooLarge, OperationFailure
 from agent.errors import PermissionDenied, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.node import Document, Node
-from agent.mongo.translate import CommandFailed, translated
+from agent.mongo.translate import UNAUTHORIZED, CommandFailed, translated
 
 APPLY_TIMEOUT_S: Final = 100.0
+STATUS_NOT_KNOWN: Final = 13388
+"""A shard does not know whether a collection is sharded; having said so, it looks."""
+LOOK_S: Final = 0.1
+_TRIES: Final = 20
 _TOO_LARGE: Final = frozenset({257, 388, 10334, 17420})
 """The transaction is too large, for an entry or for the cache."""
 _UPDATE_OF_NOTHING: Final = 218
@@ -38,7 +43,7 @@ async def apply_writes(node: Node, operations: list[RawDocument], *, is_lenient:
     Raises `RestoreFailed` naming the operation that the server refuses, `NodeUnavailable`.
     """
     try:
-        await _apply(node, operations, is_lenient=is_lenient)
+        await _apply_known(node, operations, is_lenient=is_lenient)
     except CommandFailed as error:
         if error.code in _TOO_LARGE and len(operations) > 1:
             middle = len(operations) // 2
@@ -64,6 +69,52 @@ async def apply_commands(node: Node, commands: Sequence[Document]) -> None:
             await _apply(node, [command], is_lenient=True)
 
 
+async def _apply_known(node: Node, operations: list[RawDocument], *, is_lenient: bool) -> None:
+    """A shard that has just created or renamed a collection does not know whether it is sharded,
+    and says so before a delete. Plain commands make it look; `applyOps` does not."""
+    for left in reversed(range(_TRIES)):
+        try:
+            await _apply(node, operations, is_lenient=is_lenient)
+        except CommandFailed as error:
+            if error.code != STATUS_NOT_KNOWN or not left:
+                raise
+            await _make_known(node, _failed(error, operations))
+            await asyncio.sleep(LOOK_S)
+        else:
+            return
+
+
+async def _make_known(node: Node, operation: Document | None) -> None:
+    if operation is None:
+        return
+    refresh: Document = {"_flushRoutingTableCacheUpdates": operation["ns"], "syncFromConfig": True}
+    with translated(f"making the shard look at the routing of {operation['ns']}"):
+        try:
+            await node.command("admin", refresh, timeout_s=APPLY_TIMEOUT_S)
+        except OperationFailure as error:
+            if error.code != UNAUTHORIZED or operation["op"] != "d":
+                raise
+            # What the operation does, as a plain command: the shard looks, and it may be repeated.
+            database, _, collection = str(operation["ns"]).partition(".")
+            deletes = [{"q": {"_id": operation["o"]["_id"]}, "limit": 1}]
+            await node.command(
+                database,
+                {"delete": collection, "deletes": deletes, "writeConcern": {"w": 1}},
+                timeout_s=APPLY_TIMEOUT_S,
+            )
+
+
+def _failed(error: CommandFailed, operations: list[RawDocument]) -> Document | None:
+    """The operation that the server refused."""
+    cause = error.__cause__
+    details = (cause.details or {}) if isinstance(cause, OperationFailure) else {}
+    # `applied` is the place of the operation that failed, counted from one.
+    place = int(details.get("applied", 0)) - 1
+    if not 0 <= place < len(operations):
+        return None
+    return bson.decode(operations[place].raw, _LENIENT)
+
+
 async def _apply(node: Node, operations: Sequence[Any], *, is_lenient: bool) -> None:
     command: Document = {
         "applyOps": operations,
@@ -81,11 +132,9 @@ async def _apply(node: Node, operations: Sequence[Any], *, is_lenient: bool) -> 
 def _explained(error: CommandFailed, operations: list[RawDocument]) -> RestoreFailed:
     cause = error.__cause__
     details = (cause.details or {}) if isinstance(cause, OperationFailure) else {}
-    # `applied` is the place of the operation that failed, counted from one.
-    place = int(details.get("applied", 0)) - 1
-    if not 0 <= place < len(operations):
+    operation = _failed(error, operations)
+    if operation is None:
         return RestoreFailed(error.message)
-    operation = bson.decode(operations[place].raw, _LENIENT)
     named = operation["o2"] if "o2" in operation else operation["o"]
     what = {"i": "the insert", "u": "the update", "d": "the delete"}[operation["op"]]
     about = f"{what} of {{_id: {named.get('_id')!r}}} in {operation['ns']}"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from agent.errors import PermissionDenied
-from agent.mongo.apply.structure import LOOK_S, STATUS_NOT_KNOWN
+from agent.mongo.apply.operations import LOOK_S, STATUS_NOT_KNOWN
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split

@@ -15,15 +15,12 @@ from typing import Any, Final
 from bson import Binary
 
 from agent.errors import NodeUnavailable
-from agent.mongo.apply.operations import apply_commands
+from agent.mongo.apply.operations import LOOK_S, STATUS_NOT_KNOWN, apply_commands
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
 
 COMMAND_TIMEOUT_S: Final = 100.0
-STATUS_NOT_KNOWN: Final = 13388
-"""A shard does not know whether a collection is sharded; having said so, it looks."""
-LOOK_S: Final = 0.1
 _NOT_DROPPABLE: Final = frozenset({"system.js", "system.views"})
 _LOCAL: Final = {"w": 1}
 _ILLEGAL: Final = 20
