@@ -5,7 +5,8 @@ comma-separated list of `name=action[@hit]`: the action happens at the n-th hit 
 
     transient   raise StorageUnavailable        permanent   raise IntegrityError
     kill        SIGKILL this process            stop        SIGSTOP this process
-    cancel      raise CancelledError            sleep:S     wait S seconds
+    cancel      SIGTERM this process, and wait  sleep:S     wait S seconds
+                here for the cancellation
 
 The registry `FAULT_POINTS` is what the crash suite is parametrised over; a name that is not in it
 is a programming error.
@@ -24,6 +25,8 @@ from agent.errors import IntegrityError, StorageUnavailable
 FAULT_POINTS: Final = frozenset(
     {
         "lease.acquired",
+        "operation.led",
+        "part.taken",
         "operation.transitioned",
         "snapshot.catalogued",
         "snapshot.chunk_read",
@@ -31,6 +34,7 @@ FAULT_POINTS: Final = frozenset(
         "snapshot.journal_written",
         "snapshot.manifest_written",
         "oplog.slice_stored",
+        "oplog.run_recorded",
         "backup.before_publish",
         "backup.published",
         "restore.before_drop",
@@ -44,6 +48,15 @@ FAULT_POINTS: Final = frozenset(
         "restore.orphans_removed",
         "delete.withdrawn",
         "delete.object_deleted",
+        "resync.published",
+        "verify.recorded",
+        "verify.ledger_saved",
+        "adopt.owner_written",
+        "encryption.policy_written",
+        "encryption.key_created",
+        "encryption.key_wrapped",
+        "balancer.paused",
+        "balancer.put_back",
     }
 )
 
@@ -58,6 +71,8 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
         plan[name] = (action, int(hit or 1))
     return plan
 
+
+_CANCELLED_WITHIN_S: Final = 60.0
 
 _plan = _parse(os.environ.get("TIDELOG_FAULTS", ""))
 _hits: Counter[str] = Counter()
@@ -90,7 +105,8 @@ async def _act(name: str, action: str) -> None:
     if kind == "permanent":
         raise IntegrityError(f"fault injected at {name}")
     if kind == "cancel":
-        raise asyncio.CancelledError
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(_CANCELLED_WITHIN_S)
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "stop":

@@ -33,6 +33,7 @@ from agent.errors import (
     ObjectNotFound,
     TidelogError,
 )
+from agent.faults import fault_point
 from agent.keys.base import KeyProvider
 from agent.keys.registry import open_provider
 from agent.storage.base import Storage, get_bytes, put_bytes
@@ -184,6 +185,7 @@ class Keyring:
             wraps=tuple(wraps),
         )
         await put_bytes(self.storage, data_key_key(key_id), stored_record(record))
+        await fault_point("encryption.key_created")
         self._unwrapped[key_id] = made
         return DataKey(key_id, made)
 

@@ -18,6 +18,7 @@ import structlog
 
 from agent.clock import Clock, jittered
 from agent.errors import Transient
+from agent.faults import fault_point
 from agent.operations.context import Services
 
 TIDY_EVERY_S: Final = 3.0
@@ -33,6 +34,7 @@ async def keep_still(services: Services, op_id: str, *, within_s: float) -> None
         return
     if await services.balancer.pause(op_id):
         log.info("balancer.paused", op_id=op_id)
+    await fault_point("balancer.paused")
     end = services.clock.monotonic() + within_s
     while moving := await services.cluster.migrations():
         if services.clock.monotonic() >= end:
@@ -45,6 +47,7 @@ async def let_go(services: Services, op_id: str) -> None:
     """Put the balancer back, if this operation paused it."""
     if await services.balancer.put_back(op_id):
         log.info("balancer.put_back", op_id=op_id)
+        await fault_point("balancer.put_back")
 
 
 class BalancerKeeper:

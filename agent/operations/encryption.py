@@ -14,6 +14,7 @@ from agent.archive.keyring import Keyring, check_usable
 from agent.archive.policies import read_policies, write_policy
 from agent.archive.vault import keyring_of
 from agent.errors import ConfigError, Conflict, KeyUnusable, Refused
+from agent.faults import fault_point
 from agent.keys.registry import open_provider
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.keys_kept import add_wraps, kept_keys, probe
@@ -76,6 +77,7 @@ class EncryptionKind:
                 policy = policy.model_copy(update={"repository_id": marker.repository_id})
                 lead.lease.check()
                 await write_policy(keyring.storage, policy)
+                await fault_point("encryption.policy_written")
                 current = policy
             await keyring.policy(fresh=True)
             rewrapped = await _wrap_all(lead, keyring, current)

@@ -17,6 +17,7 @@ import structlog
 from agent.archive.keyring import Keyring, check_usable, stored_record
 from agent.archive.layout import KEYS, data_key_key, key_id_of
 from agent.errors import IntegrityError, ObjectExists, TidelogError
+from agent.faults import fault_point
 from agent.operations.inventory import published_names, read_backup
 from agent.storage.base import put_bytes
 from agent.wire.encryption import DataKeyRecord, Kek, KeyDescription, KeyHealth, Policy, Wrap
@@ -125,6 +126,7 @@ async def add_wraps(
             await put_bytes(keyring.storage, key, stored_record(further))
         except ObjectExists:
             pass  # somebody was faster
+        await fault_point("encryption.key_wrapped")
         added.append(kek.id)
     return tuple(added)
 

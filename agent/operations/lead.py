@@ -91,6 +91,7 @@ class Lead:
             )
             self.log.info("operation.led", state=str(self.operation.state))
             try:
+                await fault_point("operation.led")
                 while not self.operation.state.is_terminal:
                     self.held.check()
                     await self._take_step()

@@ -22,6 +22,7 @@ from agent.errors import (
     Refused,
     UnsupportedVersion,
 )
+from agent.faults import fault_point
 from agent.operations.context import Services
 from agent.storage.base import Storage, get_bytes, put_bytes
 from agent.wire.profiles import place_of, storage_of
@@ -113,6 +114,7 @@ async def adopt(storage: Storage, cluster_id: str, expected: str | None = None) 
     record = Adoption(cluster_id=cluster_id, former=former)
     with suppress(ObjectExists):  # two at once: whose it is now is read below
         await put_bytes(storage, owner_key(number), record.model_dump_json(indent=1).encode())
+    await fault_point("adopt.owner_written")
     await claim(storage, cluster_id)
     return marker.repository_id, former
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import Conflict, IntegrityError
+from agent.faults import fault_point
 from agent.operations.chains import archived_replsets, restore_runs
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened
@@ -77,6 +78,7 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
                 backup = await read_backup(storage, name)
                 if backup is not None:
                     await catalog.publish_backup(_found(backup, profile))
+                    await fault_point("resync.published")
                     done.backups += 1
             except IntegrityError:
                 done.unreadable.append(name)

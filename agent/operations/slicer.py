@@ -34,6 +34,7 @@ from agent.errors import (
     TidelogError,
     Transient,
 )
+from agent.faults import fault_point
 from agent.mongo.oplog import Position, window_left
 from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.bases import ask_for_base, first_base
@@ -223,6 +224,7 @@ class Slicer:
                 ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes
             )
             await self._services.runs.save(turn.run)
+            await fault_point("oplog.run_recorded")
 
         return OplogArchiver(
             self._services.node,

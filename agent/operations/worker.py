@@ -26,6 +26,7 @@ from agent.errors import (
     TidelogError,
     Transient,
 )
+from agent.faults import fault_point
 from agent.operations.board import Board
 from agent.operations.context import Logger, OperationKind, PartContext, Services
 from agent.operations.machine import (
@@ -105,6 +106,7 @@ class Worker:
     async def _work(self) -> None:
         attempts = self._attempts()
         self.log.info("part.taken", attempts=attempts)
+        await fault_point("part.taken")
         if attempts > MAX_ATTEMPTS:
             raise Permanent(
                 f"gave up after {attempts - 1} attempts to work on {self._replset}",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from agent.errors import NotFound, StorageUnavailable
+from agent.faults import fault_point
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened, profile_of
 from agent.operations.verification.checking import Checker, Tally
@@ -56,6 +57,7 @@ class VerifyKind:
                     tally = await checker.backup(name)
                     lead.lease.check()
                     await lead.services.catalog.record_verdict(name, tally.verdict(found.level))
+                    await fault_point("verify.recorded")
                     found.add(tally)
                     if tally.problems:
                         found.backups.append({"name": name, "harmed": len(tally.problems)})
@@ -63,6 +65,7 @@ class VerifyKind:
                 if profile == MAIN and not spec.names:
                     await self._archived(lead, checker, found)
                 await checker.ledger.save(storage, operation.name, operation.attempts)
+                await fault_point("verify.ledger_saved")
         return found.to_result()
 
     async def _archived(self, lead: LeadContext, checker: Checker, found: _Found) -> None:
