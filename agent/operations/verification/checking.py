@@ -145,9 +145,16 @@ class Checker:
 
 def _chain_of(run: Run, found: Sequence[list[SliceRef]]) -> list[SliceRef]:
     """The part of a chain that a run is made of. It may begin within one: a backup's own slices may
-    come before it."""
-    for chain in found:
-        for number, ref in enumerate(chain):
-            if ref.start == run.start:
-                return [one for one in chain[number:] if one.end <= run.end]
-    return []
+    come before it. Several may begin where the run does, when its first slice was stored by a
+    writer that did not live to note it: the one that ends as the run does is meant, and where none
+    does the one that reaches furthest."""
+    candidates = [
+        [one for one in chain[number:] if one.end <= run.end]
+        for chain in found
+        for number, ref in enumerate(chain)
+        if ref.start == run.start
+    ]
+    whole = [chain for chain in candidates if chain]
+    if not whole:
+        return []
+    return max(whole, key=lambda chain: (chain[-1].key == run.last_key, chain[-1].end))
