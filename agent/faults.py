@@ -47,6 +47,8 @@ FAULT_POINTS: Final = frozenset(
         "restore.routing_cleared",
         "restore.orphans_removed",
         "delete.withdrawn",
+        "delete.planned",
+        "delete.slices_trimmed",
         "delete.object_deleted",
         "resync.published",
         "verify.recorded",
@@ -57,6 +59,10 @@ FAULT_POINTS: Final = frozenset(
         "encryption.key_wrapped",
         "balancer.paused",
         "balancer.put_back",
+        "hold.written",
+        "sweep.found",
+        "schedule.submitted",
+        "schedule.recorded",
     }
 )
 

@@ -8,6 +8,7 @@
      ├─ balancer keeper  on config servers: the balancer is put back for those that died
      ├─ membership       ends the agent when its replica set became a shard
      ├─ storage checks   answers to `ctl storage check`
+     ├─ scheduler        schedules and retention, while the lease is ours
      ├─ settings watch   priority of this node, storage check
      ├─ key watch        whether the keys of the encryption can be used, here and in a year
      ├─ http             page, health and metrics, where `listen` asks for them
@@ -58,6 +59,7 @@ from agent.operations.governor import Governor
 from agent.operations.key_watch import KeyWatch
 from agent.operations.registry import all_kinds
 from agent.operations.runner import Runner
+from agent.operations.scheduler import Scheduler
 from agent.operations.scratch.place import Place
 from agent.operations.slicer import Slicer
 from agent.operations.storage_looks import check_storage, report_on
@@ -80,6 +82,7 @@ from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.overview_reading import ControlSources
 from agent.store.repositories import RepositoryStore
+from agent.store.schedule_store import ScheduleStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
@@ -170,6 +173,7 @@ async def _assemble(
         keeper=BalancerKeeper(services, clock),
         membership=Membership(node, clock),
         key_watch=KeyWatch(services, encryption, condition),
+        scheduler=Scheduler(services, lead_replset=control.replset),
         wakeups=(wakeup, settings_wakeup, limits_wakeup),
         storage_checks=StorageChecks(
             node.id,
@@ -220,6 +224,7 @@ def _services(
         balancer=Balancer(control),
         repositories=RepositoryStore(control),
         governor=governor,
+        schedule=ScheduleStore(control),
         open_storage=with_keys(opening, custody),
         clock=clock,
         budget_bytes=config.memory.budget,
@@ -237,6 +242,7 @@ class Agent:
     keeper: BalancerKeeper
     membership: Membership
     key_watch: KeyWatch
+    scheduler: Scheduler
     wakeups: tuple[Wakeup, ...]
     settings_watch: SettingsWatch
     storage_checks: StorageChecks
@@ -264,6 +270,7 @@ class Agent:
                 group.create_task(self.key_watch.run(), name="key watch")
                 for call in self.asides:
                     group.create_task(_aside(call, self.clock), name=_name(call))
+                group.create_task(self.scheduler.run(), name="scheduler")
                 group.create_task(sink.run(events.write), name="events")
                 group.create_task(_watchdog(self.clock), name="watchdog")
                 group.create_task(self._stop(signals, grace_s), name="stop listener")

@@ -32,5 +32,5 @@ def status_lines(covered: Coverage, now: OpTime) -> list[str]:
         since = moment(newest[0].start.wall())
         lines.append(f"  Slices since {since} need a backup to begin from: take one")
     if covered.runs:
-        lines.append(f"  Slices: {size(sum(run.size_bytes for run in covered.runs))}")
+        lines.append(f"  Slices: {size(sum(run.stored_bytes for run in covered.runs))}")
     return lines

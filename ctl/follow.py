@@ -24,6 +24,7 @@ PATIENCE_S: Final = 120.0
 _WORDS: Final = {
     Kind.ADOPT: "adoption",
     Kind.DELETE_BACKUP: "deletion",
+    Kind.DELETE_PITR: "deletion of slices",
     Kind.RESYNC: "resync",
     Kind.VERIFY: "verification",
     Kind.PROVE: "proof",

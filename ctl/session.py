@@ -24,6 +24,7 @@ from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.overview_reading import read_hello
 from agent.store.repositories import RepositoryStore
+from agent.store.schedule_store import ScheduleStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
@@ -47,6 +48,7 @@ class Session:
     repositories: RepositoryStore
     leases: LeaseStore
     runs: SliceRuns
+    schedule: ScheduleStore
     events: EventLog
     commands: CommandQueue
     encryption: EncryptionStore
@@ -97,6 +99,7 @@ async def open_session(invocation: Invocation) -> AsyncIterator[Session]:
             repositories=RepositoryStore(control),
             leases=LeaseStore(control),
             runs=SliceRuns(control),
+            schedule=ScheduleStore(control),
             events=EventLog(control),
             commands=CommandQueue(control),
             encryption=EncryptionStore(control),

@@ -4,6 +4,7 @@
     owners/<n>.json                                          a cluster that adopted the repository
     backups/<name>/backup.json                               published last
     backups/<name>/<replset>/manifest-<epoch>.json.zst
+    backups/<name>/hold-<n>.json                             a later hold or release
     backups/<name>/<replset>/journal/<epoch>-<n>.json.zst
     chunks/<replset>/<collection uuid | bundles>/<op>-<epoch>-<n>.bson.zst
     slices/<replset>/<yyyymmdd>/<from>_<to>_<term>_<epoch>.bson.zst
@@ -58,6 +59,16 @@ def backup_key(name: str) -> str:
     return f"{backup_root(name)}backup.json"
 
 
+def hold_prefix(name: str) -> str:
+    """Where later holds and releases of a backup lie."""
+    return f"{backup_root(name)}hold-"
+
+
+def hold_key(name: str, number: int) -> str:
+    """One of them; they sort in their order."""
+    return f"{hold_prefix(name)}{number:08d}.json"
+
+
 def manifest_key(name: str, replset: str, epoch: int) -> str:
     """One replica set's catalogue and chunk table."""
     return f"{backup_root(name)}{replset}/manifest-{epoch:08d}.json.zst"
@@ -76,6 +87,15 @@ def journal_key(name: str, replset: str, epoch: int, number: int) -> str:
 def chunk_key(replset: str, owner: str, op_id: str, epoch: int, number: int) -> str:
     """One chunk object; `owner` is a collection's UUID or `BUNDLES`."""
     return f"chunks/{replset}/{owner}/{op_id}-{epoch:08d}-{number:08d}.bson.zst"
+
+
+_CHUNK = re.compile(r"chunks/[^/]+/[^/]+/([^/]+)-\d{8}-\d+\.bson\.zst[^/]*")
+
+
+def chunk_writer_of(key: str) -> str | None:
+    """The operation that wrote the chunk with this key; None for other keys."""
+    found = _CHUNK.fullmatch(key)
+    return found[1] if found else None
 
 
 def slices_prefix(replset: str) -> str:

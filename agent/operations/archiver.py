@@ -87,13 +87,16 @@ class OplogArchiver:
         position: Position,
         previous_sha256: str | None,
         on_slice: Callable[[Slice], Awaitable[None]],
+        op_id: str | None = None,
     ) -> None:
+        """`op_id` is that of the backup that the slices are for, None for PITR's own."""
         self._node = node
         self._storage = storage
         self._compression = compression
         self._epoch = epoch
         self._previous_sha256 = previous_sha256
         self._on_slice = on_slice
+        self._writer = {} if op_id is None else {"op_id": op_id}
         self._open = _Open(position)
         self.position = position
 
@@ -157,6 +160,7 @@ class OplogArchiver:
             "count": current.count,
             "previous_sha256": self._previous_sha256,
             "commands": sorted(current.commands),
+            **self._writer,
         }
         stored, digest = await put_framed(self._storage, key, described, frames)
         ref = SliceRef(

@@ -27,6 +27,7 @@ from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.repositories import RepositoryStore
+from agent.store.schedule_store import ScheduleStore
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.wire.operations import Kind, Operation, Progress
@@ -51,6 +52,7 @@ class Services:
     balancer: Balancer
     repositories: RepositoryStore
     governor: Governor
+    schedule: ScheduleStore
     open_storage: Callable[[Settings, str], Awaitable[Storage]]
     """`(settings, profile)` → an open storage that the caller closes. Raises `ConfigError`."""
     clock: Clock

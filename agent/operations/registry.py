@@ -5,8 +5,9 @@ from __future__ import annotations
 from agent.operations.adoption import AdoptKind
 from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
-from agent.operations.deletion import DeleteBackupKind
 from agent.operations.encryption import EncryptionKind
+from agent.operations.removal.holds import HoldKind
+from agent.operations.removal.kinds import RemovalKind
 from agent.operations.restore.kind import RestoreKind
 from agent.operations.restore.onto import OplogReplayKind
 from agent.operations.resync import ResyncKind
@@ -22,7 +23,10 @@ def all_kinds(scratch: Place) -> dict[Kind, OperationKind]:
         BackupKind(),
         RestoreKind(),
         OplogReplayKind(),
-        DeleteBackupKind(),
+        RemovalKind(Kind.DELETE_BACKUP),
+        RemovalKind(Kind.DELETE_PITR),
+        RemovalKind(Kind.CLEANUP),
+        HoldKind(),
         ResyncKind(),
         VerifyKind(),
         ProveKind(scratch),

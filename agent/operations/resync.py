@@ -13,6 +13,7 @@ from agent.operations.chains import archived_replsets, restore_runs
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened
 from agent.operations.inventory import published_names, read_backup
+from agent.operations.removal.holds import with_hold
 from agent.operations.repository import looked_at
 from agent.storage.base import Storage
 from agent.wire.backups import Backup, Copy
@@ -77,7 +78,9 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
             try:
                 backup = await read_backup(storage, name)
                 if backup is not None:
-                    await catalog.publish_backup(_found(backup, profile))
+                    held = await with_hold(storage, backup)
+                    await catalog.publish_backup(_found(held, profile))
+                    await catalog.hold_backup(name, held.hold)
                     await fault_point("resync.published")
                     done.backups += 1
             except IntegrityError:

@@ -47,12 +47,17 @@ async def read_slice_ref(storage: Storage, key: str) -> SliceRef:
 
 async def read_described_ref(storage: Storage, item: ObjectInfo) -> SliceRef:
     """The same from the header alone, without a digest. Raises `IntegrityError`."""
+    header = await read_slice_header(storage, item)
+    plain = sum(size for _, size in header["frames"])
+    return _ref(item.key, header, item.size_bytes, "", plain)
+
+
+async def read_slice_header(storage: Storage, item: ObjectInfo) -> dict[str, Any]:
+    """The header of a slice as it is. Raises `IntegrityError`."""
     length = min(item.size_bytes, _HEADER_BYTES)
     async with storage.get(item.key, length=length) as source:
         head = b"".join([block async for block in source])
-    header = read_header(head, item.key)
-    plain = sum(size for _, size in header["frames"])
-    return _ref(item.key, header, item.size_bytes, "", plain)
+    return read_header(head, item.key)
 
 
 async def described_refs(storage: Storage, items: Sequence[ObjectInfo]) -> list[SliceRef]:

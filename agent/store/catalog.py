@@ -59,6 +59,12 @@ class Catalog:
             rows = await self._backups.find().sort([("last_write", 1), ("_id", 1)]).to_list(None)
         return [Backup.from_document(row) for row in rows]
 
+    async def hold_backup(self, name: str, hold: str | None) -> None:
+        """Note why a backup must not be deleted, or that it may be again."""
+        change = {"$unset": {"hold": ""}} if hold is None else {"$set": {"hold": hold}}
+        with translated(f"noting the hold of the backup {name}"):
+            await self._backups.update_one({"_id": name}, change)
+
     async def withdraw_backup(self, name: str) -> bool:
         """Make a backup invisible, before its objects go; whether it was there."""
         with translated(f"withdrawing the backup {name}"):

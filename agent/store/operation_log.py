@@ -38,11 +38,13 @@ class OperationLog(OperationLeading, OperationWorking):
         requested_by: str,
         queue: bool = False,
         name: str | None = None,
+        op_id: str | None = None,
     ) -> Operation:
         """Ask for an operation; agents carry it out, those that start later too. Without a name it
-        gets the server's time for one. Raises `Conflict` with the one that is in the way, unless
-        this one may queue."""
-        op_id = new_operation_id()
+        gets the server's time for one. With an `op_id` that exists nothing is asked again: it is
+        answered as it is. Raises `Conflict` with the one that is in the way, unless this one may
+        queue."""
+        op_id = op_id or new_operation_id()
         queued = queue and kind.is_exclusive
         document: Document = {
             "schema_version": SCHEMA_VERSION,
@@ -61,6 +63,8 @@ class OperationLog(OperationLeading, OperationWorking):
             try:
                 operation = await self._insert(op_id, document, _name(name, namesakes + 1))
             except DuplicateKeyError as error:
+                if "_id" in (error.details or {}).get("keyPattern", {}):
+                    return await self.get(op_id)
                 namesakes += await self._explain(error, kind, name)
                 continue
             if queued:
@@ -77,7 +81,9 @@ class OperationLog(OperationLeading, OperationWorking):
         }
         whole = {"$mergeObjects": [{"_id": op_id}, literal(document), server_side]}
         with translated("writing the command"):
-            made = await self._update({"_id": op_id}, [{"$replaceWith": whole}], upsert=True)
+            # One that exists does not match, and inserting it again fails.
+            fresh = {"_id": op_id, "kind": {"$exists": False}}
+            made = await self._update(fresh, [{"$replaceWith": whole}], upsert=True)
         assert made is not None
         return made
 

@@ -12,6 +12,7 @@ from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.repositories import RepositoryStore
+from agent.store.schedule_store import ScheduleStore
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.wire.overview import Member, Overview
@@ -55,6 +56,10 @@ class Sources(Protocol):
     def repositories(self) -> RepositoryStore:
         """Which repository each profile leads to."""
 
+    @property
+    def schedule(self) -> ScheduleStore:
+        """What the scheduler remembers."""
+
     async def hello(self) -> dict[str, Any]:
         """What the primary of the lead replica set says of its set."""
 
@@ -74,6 +79,7 @@ class ControlSources:
     leases: LeaseStore
     runs: SliceRuns
     repositories: RepositoryStore
+    schedule: ScheduleStore
 
     @classmethod
     def over(cls, control: Control) -> Self:
@@ -87,6 +93,7 @@ class ControlSources:
             leases=LeaseStore(control),
             runs=SliceRuns(control),
             repositories=RepositoryStore(control),
+            schedule=ScheduleStore(control),
         )
 
     async def hello(self) -> dict[str, Any]:
@@ -126,6 +133,7 @@ async def read_overview(sources: Sources) -> Overview:
         repositories=await sources.repositories.read(),
         cluster_id=await sources.control.read_cluster_id(),
         topology=await sources.topology(),
+        schedule=await sources.schedule.read(),
     )
 
 

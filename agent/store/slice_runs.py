@@ -43,7 +43,13 @@ class SliceRuns:
     async def save(self, run: Run) -> None:
         """Write a run as it is now. Raises `LeaseLost` when a higher epoch owns it or a restore
         sealed it."""
-        whole = _stamped({**run.to_document(), "kind": _RUN}, "updated_at")
+        # What retention did meanwhile is not the writer's to undo.
+        kept = {
+            "start": {"$max": ["$start", literal(run.start.to_document())]},
+            "removed_slices": {"$ifNull": ["$removed_slices", 0]},
+            "removed_bytes": {"$ifNull": ["$removed_bytes", 0]},
+        }
+        whole = _stamped({**run.to_document(), "kind": _RUN}, "updated_at", kept)
         with translated(f"noting the slices of {run.replset}"):
             changed = await self._collection.update_one(
                 {"_id": run.id, "epoch": {"$lte": run.epoch}, "sealed": {"$ne": True}}, whole
@@ -106,15 +112,29 @@ class SliceRuns:
             rows = await self._collection.find({"kind": _TROUBLE}).sort("_id", 1).to_list(None)
         return {row["replset"]: row["error"] for row in rows}
 
-    async def forget_before(self, replset: str, moment: OpTime) -> None:
-        """Drop runs and gaps that end before a moment, after their slices were deleted."""
-        with translated("forgetting old slices"):
+    async def trim(self, run_id: str, start: OpTime, *, slices: int, size_bytes: int) -> None:
+        """A run begins later from now on: so many of its slices are being deleted. Its writer may
+        go on adding at the other end."""
+        change = {
+            "start": {"$max": ["$start", literal(start.to_document())]},
+            "removed_slices": {"$add": [{"$ifNull": ["$removed_slices", 0]}, slices]},
+            "removed_bytes": {"$add": [{"$ifNull": ["$removed_bytes", 0]}, size_bytes]},
+        }
+        with translated("noting that old slices go"):
+            await self._collection.update_one({"_id": run_id, "kind": _RUN}, [{"$set": change}])
+
+    async def forget_gaps(self, replset: str, until: OpTime) -> None:
+        """Drop the gaps that end at or before a moment: nothing around them is kept any more."""
+        with translated("forgetting old gaps"):
             await self._collection.delete_many(
-                {"replset": replset, "end": {"$lt": moment.to_document()}}
+                {"kind": _GAP, "replset": replset, "end": {"$lte": until.to_document()}}
             )
 
 
-def _stamped(document: dict[str, Any], stamp: str) -> list[dict[str, Any]]:
-    """An update that writes a whole document, with the server's time in one field."""
+def _stamped(
+    document: dict[str, Any], stamp: str, kept: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """An update that writes a whole document, with the server's time in one field, and some fields
+    computed from what they were."""
     document.pop(stamp, None)
-    return [{"$replaceWith": {"$mergeObjects": [literal(document), {stamp: "$$NOW"}]}}]
+    return [{"$replaceWith": {"$mergeObjects": [literal(document), {stamp: "$$NOW"}, kept or {}]}}]

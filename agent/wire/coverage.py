@@ -112,7 +112,7 @@ class Coverage:
 
     def chunks(self) -> dict[str, Any]:
         """The same under the names that PBM's users know."""
-        return {"pitrChunks": self.ranges(), "size": sum(run.size_bytes for run in self.runs)}
+        return {"pitrChunks": self.ranges(), "size": sum(run.stored_bytes for run in self.runs)}
 
 
 def _range(span: Span, *, has_base: bool) -> dict[str, Any]:

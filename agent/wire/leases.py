@@ -47,6 +47,9 @@ def work_scope(replset: str) -> str:
 KEY_PROBE_SCOPE: Final = "key-probe"
 """Unwrapping the keys of all that is kept, once a day."""
 
+SCHEDULER: Final = "scheduler"
+"""Looking after schedules and retention."""
+
 
 def slicer_scope(replset: str) -> str:
     """Slicing the oplog of one replica set."""

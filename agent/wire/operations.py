@@ -70,6 +70,9 @@ class Kind(StrEnum):
     RESTORE = "restore"
     OPLOG_REPLAY = "oplog-replay"
     DELETE_BACKUP = "delete-backup"
+    DELETE_PITR = "delete-pitr"
+    CLEANUP = "cleanup"
+    HOLD = "hold"
     RESYNC = "resync"
     ADOPT = "adopt"
     ENCRYPTION = "encryption"
@@ -93,6 +96,11 @@ class Kind(StrEnum):
     def needs_scratch(self) -> bool:
         """Only an agent that may start a server of its own can do it."""
         return self is Kind.PROVE
+
+    @property
+    def removes(self) -> bool:
+        """It removes what is stored: what others read at that time stays."""
+        return self in (Kind.DELETE_BACKUP, Kind.DELETE_PITR, Kind.CLEANUP)
 
     @property
     def is_exclusive(self) -> bool:

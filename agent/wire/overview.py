@@ -14,8 +14,10 @@ from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import Kind, Operation, State, whole_progress
 from agent.wire.optime import OpTime
 from agent.wire.places import Places
+from agent.wire.policy_view import section
 from agent.wire.profiles import names, storage_of, storage_path
 from agent.wire.repositories import Repositories
+from agent.wire.schedule_state import ScheduleState
 from agent.wire.settings import Settings
 from agent.wire.snapshots import of_backup, of_operation
 from agent.wire.timelines import Gap, Run
@@ -61,6 +63,7 @@ class Overview:
     repositories: Repositories = field(default_factory=Repositories)
     cluster_id: str = ""
     topology: Topology = field(default_factory=lambda: Topology(members=()))
+    schedule: ScheduleState | None = None
 
     @property
     def places(self) -> Places:
@@ -123,6 +126,11 @@ class Overview:
         if made is not None and made.finished_at is not None:
             return (made.finished_at - made.requested_at).total_seconds()
         return max(0.0, (backup.last_write.wall() - backup.started_at).total_seconds())
+
+    def policy(self) -> dict[str, Any]:
+        """What runs next, and what is kept."""
+        state = self.schedule or ScheduleState(now=self.now.wall())
+        return section(self.settings.policy, state)
 
     def backups_section(self) -> dict[str, Any]:
         """Where they are, and which: published, running, failed."""

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from agent.errors import ConfigError
 from agent.wire import keys
 from agent.wire.notify_settings import NotifySettings
+from agent.wire.policy import PolicySettings
 from agent.wire.storage_settings import FilesystemSettings, Section, StorageSettings
 from agent.wire.units import Duration
 
@@ -24,6 +25,7 @@ __all__ = [
     "BackupSettings",
     "FilesystemSettings",
     "PitrSettings",
+    "PolicySettings",
     "RestoreSettings",
     "Section",
     "Settings",
@@ -140,8 +142,9 @@ class Settings(Section):
     profiles: dict[str, StorageSettings] = Field(default_factory=dict)
     """Storages beside `storage`, which is the profile `main`; changed with `ctl profile`."""
     notify: NotifySettings = NotifySettings()
+    policy: PolicySettings = PolicySettings()
 
-    @field_validator("pitr", "backup", "restore", "notify", mode="before")
+    @field_validator("pitr", "backup", "restore", "notify", "policy", mode="before")
     @classmethod
     def _empty_section(cls, value: Any) -> Any:
         return {} if value is None else value  # `backup:` alone is how YAML spells an empty one

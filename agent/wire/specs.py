@@ -70,11 +70,37 @@ class OplogReplaySpec(Record):
 
 
 class DeleteBackupSpec(Record):
-    """`ctl delete-backup`: the names that the client chose and showed."""
+    """`ctl delete-backup`: the names that the client chose and showed. The agents look again:
+    with `older_than`, what has to stay by now stays; else it refuses the whole."""
 
     names: tuple[str, ...]
     profile: str | None = None
     """Only the copies there; without it all of them."""
+    older_than: OpTime | None = None
+
+
+class DeletePitrSpec(Record):
+    """`ctl delete-pitr`: slices of the archived oplog up to a moment, or all of them."""
+
+    older_than: OpTime | None = None
+    """None: all."""
+
+
+class CleanupSpec(Record):
+    """`ctl cleanup`, and what the policy asks for by itself."""
+
+    older_than: OpTime | None = None
+    by_policy: bool = False
+    """What the policy does not keep goes, in place of what is older."""
+    sweep: bool = True
+    """Remove what nothing refers to, too."""
+
+
+class HoldSpec(Record):
+    """`ctl hold`: a reason to keep a backup, or None to release it."""
+
+    name: str
+    hold: str | None = None
 
 
 class VerifySpec(Record):

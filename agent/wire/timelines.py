@@ -62,6 +62,9 @@ class Run(Record):
     last_key: str | None = None
     slices: int = 0
     size_bytes: int = 0
+    """Of all slices there ever were; those that retention removed are counted below."""
+    removed_slices: int = 0
+    removed_bytes: int = 0
     epoch: int
     sealed: bool = False
     """Nothing is added any more: the replica set was restored since."""
@@ -79,6 +82,11 @@ class Run(Record):
     def span(self) -> Span:
         """What it covers."""
         return Span(start=self.start, end=max(self.end, self.covered_until))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the slices that are there."""
+        return max(0, self.size_bytes - self.removed_bytes)
 
     def with_slice(self, key: str, sha256: str, end: OpTime, term: int, size_bytes: int) -> Run:
         """The run with one more slice at its end."""

@@ -1,43 +1,31 @@
-"""`ctl delete-backup`: the choice is made here, on the catalogue, and shown; agents delete."""
+"""`ctl delete-backup`: the choice is made here, on the catalogue, and shown; agents make it again
+and delete."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.console import Group
 
 from agent.errors import NotFound, Refused
 from agent.wire.operations import Kind
-from agent.wire.places import Places
 from agent.wire.profiles import storage_of
+from agent.wire.removals import backup_rules, copied_elsewhere, spared_since
+from agent.wire.retention import lost_spans
 from agent.wire.specs import DeleteBackupSpec
-from ctl.follow import headline
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import require_backup
 from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_option
-from ctl.places import read_places
-from ctl.render import moment, size, table
-from ctl.submission import carry_out, submit
+from ctl.removal import Holdings, Preview, cutoff, of_backups, read_holdings, remove
+from ctl.render import moment
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from agent.wire.backups import Backup
     from ctl.session import Session
 
 TYPES: Final = ("logical", "physical", "external", "incremental", "selective")
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What goes, and what of the rest was meant and stays, with the reason."""
-
-    going: tuple[Backup, ...]
-    kept: tuple[tuple[Backup, str], ...]
 
 
 @click.command("delete-backup")
@@ -60,111 +48,84 @@ def command(
     profile: str | None,
     **flags: Any,
 ) -> None:
-    """Delete the backup NAME, or with --older-than those whose last write is before a time."""
+    """Delete the backup NAME, or with --older-than those whose last write is before a time.
+
+    What is held, what somebody restores from and what PITR needs as a base stays.
+    """
     if (name is None) == (older_than is None):
         raise click.UsageError("give either the NAME of a backup or --older-than")
     if name is not None and type_:
         raise click.UsageError("--type goes with --older-than only")
 
     async def run(session: Session) -> Result:
-        places = await read_places(session)
+        holdings = await read_holdings(session)
         if profile is not None:
-            storage_of(places.settings, profile)
+            storage_of(holdings.settings, profile)
         if name is not None:
             found = await require_backup(session, name)
-            if profile is not None and profile not in places.profiles_of(found):
+            if profile is not None and profile not in holdings.places.profiles_of(found):
                 raise NotFound(f"the backup {name} is not on {profile}")
-            choice = choose_one(found)
+            preview, spec = choose_one(holdings, name, profile)
         else:
-            cutoff = await _cutoff(session, older_than)
-            known = [
-                backup
-                for backup in await session.catalog.backups()
-                if profile is None or profile in places.profiles_of(backup)
-            ]
-            choice = choose(known, cutoff, type_, places)
-        return await _delete(session, choice, profile, **flags)
+            assert older_than is not None
+            preview, spec = choose(holdings, older_than, type_, profile)
+        if profile is not None and preview.going:
+            preview = replace(preview, remark=f"From {profile} only. {preview.remark}".strip())
+        question = "Delete them?" if len(spec.names) > 1 else "Delete it?"
+        return await remove(session, Kind.DELETE_BACKUP, spec, preview, question, **flags)
 
     invocation.perform(run)
 
 
-def choose_one(backup: Backup) -> Choice:
-    """A single backup. Raises `Refused` when it is held."""
-    if backup.hold is not None:
-        raise Refused(f"the backup {backup.id} is held: {backup.hold}")
-    return Choice((backup,), ())
+def choose_one(
+    holdings: Holdings, name: str, profile: str | None = None
+) -> tuple[Preview, DeleteBackupSpec]:
+    """A single backup. Raises `Refused` when it has to stay."""
+    spec = DeleteBackupSpec(names=(name,), profile=profile)
+    rules = backup_rules(spec, holdings.settings, holdings.now)
+    meant = [backup for backup in holdings.backups if backup.id == name]
+    preview = of_backups(
+        holdings, holdings.decide_deletion(rules, frozenset(spec.names), profile), meant
+    )
+    if preview.kept:
+        raise Refused(f"the backup {name} stays: {preview.kept[0][1]}")
+    bases = {b.id: b.last_write for b in holdings.backups if not b.is_selective}
+    stays = copied_elsewhere(holdings.backups, profile)
+    after = [at for other, at in bases.items() if other != name or name in stays]
+    lost = lost_spans(holdings.spans, bases.values(), after)
+    since = spared_since(holdings.settings, holdings.now, holdings.spans)
+    if since is not None and any(span.end >= since for span in lost):
+        raise Refused(
+            f"PITR needs the backup {name} as a base",
+            hint="take a new backup first, or switch PITR off and run 'ctl delete-pitr'",
+        )
+    words = [f"{moment(s.start.wall())} to {moment(s.end.wall())}" for s in lost]
+    remark = f"No longer restorable then: {', '.join(words)}" if words else ""
+    return replace(preview, remark=remark), spec
 
 
 def choose(
-    backups: Sequence[Backup], cutoff: datetime, type_: str | None, places: Places
-) -> Choice:
-    """What is older than a time, less what is held and what no profile leads to."""
-    going: list[Backup] = []
-    kept: list[tuple[Backup, str]] = []
-    for backup in backups:
-        if not _is_of(backup, type_):
-            continue
-        if backup.last_write.wall() >= cutoff:
-            kept.append((backup, f"not older than {moment(cutoff)}"))
-        elif backup.hold is not None:
-            kept.append((backup, f"held: {backup.hold}"))
-        elif not places.is_within_reach(backup):
-            kept.append((backup, "out of reach: no profile leads to its repository"))
-        else:
-            going.append(backup)
-    return Choice(tuple(going), tuple(kept))
+    holdings: Holdings,
+    older_than: datetime | timedelta,
+    type_: str | None,
+    profile: str | None,
+) -> tuple[Preview, DeleteBackupSpec]:
+    """What is older than a time, less what has to stay."""
+    at = cutoff(holdings.now, older_than)
+    meant = [
+        backup
+        for backup in holdings.backups
+        if _is_of(backup, type_)
+        and (profile is None or profile in holdings.places.profiles_of(backup))
+    ]
+    names = frozenset(backup.id for backup in meant)
+    spec = DeleteBackupSpec(names=(), older_than=at, profile=profile)
+    rules = backup_rules(spec, holdings.settings, holdings.now)
+    preview = of_backups(holdings, holdings.decide_deletion(rules, names, profile), meant)
+    return preview, spec.model_copy(update={"names": tuple(b.id for b in preview.going)})
 
 
 def _is_of(backup: Backup, type_: str | None) -> bool:
     if type_ == "selective":
         return backup.is_selective
     return type_ is None or (backup.type == type_ and not backup.is_selective)
-
-
-async def _cutoff(session: Session, older_than: datetime | timedelta | None) -> datetime:
-    if isinstance(older_than, timedelta):
-        return (await session.control.now()).wall() - older_than
-    assert older_than is not None
-    return older_than.astimezone(UTC)
-
-
-async def _delete(
-    session: Session,
-    choice: Choice,
-    profile: str | None,
-    *,
-    dry_run: bool,
-    yes: bool,
-    wait: bool,
-    wait_time: float | None,
-) -> Result:
-    data: dict[str, Any] = {
-        "dry_run": dry_run,
-        "deleted": [{"name": b.id, "size": b.size_bytes} for b in choice.going],
-        "kept": [{"name": b.id, "reason": why} for b, why in choice.kept],
-    }
-    if not choice.going:
-        return Result(data, Group("Nothing to delete", *_kept(choice)))
-    where = "" if profile is None else f" from {profile} only"
-    view = Group(f"These backups will be deleted{where}:", _going(choice), *_kept(choice))
-    if dry_run:
-        return Result(data, view)
-    if not session.output.confirm(view, "Delete them?", yes=yes):
-        return Result({**data, "deleted": [], "status": "declined"}, "nothing was deleted")
-    spec = DeleteBackupSpec(names=tuple(backup.id for backup in choice.going), profile=profile)
-    operation = await submit(session, Kind.DELETE_BACKUP, spec)
-    operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
-    data |= {"op_id": operation.id, "status": operation.state.value}
-    word = "done" if operation.state.is_terminal else "requested"
-    words = f"{headline(operation)} {word} [op id: {operation.id}]"
-    return Result(data, Group(words, _going(choice), *_kept(choice)))
-
-
-def _going(choice: Choice) -> RenderableType:
-    rows = [(b.id, size(b.size_bytes), moment(b.last_write.wall())) for b in choice.going]
-    return table(("NAME", "SIZE>", "RESTORE TIME"), rows, indent=2)
-
-
-def _kept(choice: Choice) -> list[RenderableType]:
-    rows = [(backup.id, why) for backup, why in choice.kept]
-    return ["Kept:", table(("NAME", "REASON~"), rows, indent=2)] if rows else []

@@ -9,12 +9,14 @@ import click
 from agent.wire.coverage import Coverage
 from agent.wire.operations import Kind, Operation
 from agent.wire.places import Places
+from agent.wire.policy_view import next_runs
 from agent.wire.profiles import storage_of
 from ctl.coverage import lines
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_restores
 from ctl.options import global_options, remapping_option
 from ctl.places import read_places
+from ctl.policy_view import run_rows
 from ctl.render import epoch, moment, state, table, title
 from ctl.snapshots import of_backup, shortened, snapshot_table
 
@@ -63,7 +65,11 @@ def command(
             backups,
             replsets=(await session.topology()).replsets,
         )
-        return _backups(chosen, places, covered, full=full, unbacked=unbacked)
+        result = _backups(chosen, places, covered, full=full, unbacked=unbacked)
+        if places.settings.policy.backups:
+            coming = next_runs(places.settings.policy, await session.schedule.read())
+            result = _with_runs(result, coming)
+        return result
 
     invocation.perform(run)
 
@@ -89,6 +95,16 @@ def _backups(
         parts += [f"  {b.id}: {', '.join(p.replset for p in b.replsets)}" for b in backups]
     parts += ["", f"PITR <{'on' if is_pitr_on else 'off'}>", *lines(covered, unbacked=unbacked)]
     return Result({"snapshots": snapshots, "pitr": pitr}, Group(*parts))
+
+
+def _with_runs(result: Result, coming: list[dict[str, Any]]) -> Result:
+    from rich.console import Group
+
+    words = [f"  {name}: {when}" for name, _, when, _ in run_rows(coming)]
+    return Result(
+        {**result.data, "next_runs": coming},
+        Group(result.text or "", "", title("Next runs:"), *words),
+    )
 
 
 def _restores(restores: list[Operation], size: int) -> Result:

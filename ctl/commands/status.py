@@ -12,6 +12,7 @@ from agent.wire.overview import Overview
 from ctl.coverage import status_lines
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import global_options
+from ctl.policy_view import lines as policy_lines
 from ctl.render import duration, moment, number, size, title
 from ctl.snapshots import snapshot_table
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ctl.session import Session
 
-SECTIONS: Final = ("cluster", "pitr", "running", "backups")
+SECTIONS: Final = ("cluster", "pitr", "running", "policy", "backups")
 WATCH_EVERY_S: Final = 2.0
 
 
@@ -58,6 +59,7 @@ def build(overview: Overview, sections: Sequence[str], priority: bool) -> Result
         "cluster": overview.cluster,
         "pitr": overview.pitr,
         "running": overview.running,
+        "policy": overview.policy,
         "backups": overview.backups_section,
     }
     data = {name: found[name]() for name in SECTIONS if name in sections}
@@ -68,6 +70,8 @@ def build(overview: Overview, sections: Sequence[str], priority: bool) -> Result
         parts += ["", title("PITR:"), *_pitr(data["pitr"], overview)]
     if "running" in data:
         parts += ["", title("Currently running:"), *_running(data["running"])]
+    if "policy" in data:
+        parts += ["", title("Policy:"), *policy_lines(data["policy"])]
     if "backups" in data:
         parts += ["", title("Backups:"), *_backups(data["backups"], overview)]
     return Result(data, Group(*parts[1:]))

@@ -33,6 +33,7 @@ PAGE: Final = ROOT / "docs" / "settings.md"
 
 Model = type[BaseModel]
 
+
 PLAIN_WORDS: Final = {
     "access_tier": "The tier that objects are written to: `Hot`, `Cool`, `Cold`.",
     "account": "The storage account.",
@@ -106,7 +107,8 @@ ctl config backup.compressionLevel                  # what holds now
 
 A key may be written in any mix of case, dashes and underscores (`access-key-id`, `accessKeyId`). An
 unknown key is refused with the nearest known one. What follows the name of a map is one key, dots
-and all: `--set backup.priority.db1.example.com:27017=2`.
+and all: `--set backup.priority.db1.example.com:27017=2`. `NAME` stands for a name of your choice:
+`--set policy.backups.nightly.schedule='0 2 * * *'`.
 
 | type | is written |
 |---|---|
@@ -115,6 +117,7 @@ and all: `--set backup.priority.db1.example.com:27017=2`.
 | secret | best by reference; else sealed, see below. Shown as `***` |
 | text or reference | a text, or one of the references above |
 | map | keys to values of the type named |
+| list of text | a list, or one text with commas |
 
 A reference is read by each agent on its own host: `{{env: NAME}}`, `{{file: /PATH}}`,
 `{{credential: NAME}}` (of systemd, `LoadCredential=`), or `{{name: SECRET, key: KEY}}` of a mounted
@@ -258,7 +261,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
-    if value is None or value in ("", {}) or value is PydanticUndefined:
+    if value is None or value in ("", {}, ()) or value is PydanticUndefined:
         return ""
     if kind_of(field) == "duration":
         return f"`{format_duration(value)}`"

@@ -203,6 +203,7 @@ class Snapshot:
             position=Position(last.end, last.end_term) if last else Position(begun.first_write),
             previous_sha256=last.sha256 if last else None,
             on_slice=self._remember_slice,
+            op_id=self._options.op_id,
         )
 
     async def _remember_slice(self, archived: Slice) -> None:

@@ -17,6 +17,7 @@ from agent.errors import ConfigError
 from agent.operations.balancing import keep_still, let_go
 from agent.operations.context import LeadContext, PartContext, Services
 from agent.operations.copies import known_backup, opened, profile_of
+from agent.operations.removal.plan import check_not_doomed
 from agent.operations.restore.assigning import assign
 from agent.operations.restore.catalogue import base_catalogue
 from agent.operations.restore.cluster import check_cluster
@@ -72,6 +73,11 @@ class RestoreKind:
             first = next(iter(plans.values()))
             await check_cluster(services, found.of, spec, plans)
             for plan in plans.values():
+                check_not_doomed(
+                    await lead.services.operations.active(),
+                    backup=spec.backup,
+                    slices_after=plan.manifest.last_write if spec.time else None,
+                )
                 check_slices(plan)
                 check_commands(plan.slices)
             await check_found(found.of, list(plans.values()), scope_of(spec, first))

@@ -23,6 +23,7 @@ from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused, roo
 from agent.mongo.apply.probe import check_privileges
 from agent.mongo.catalogue import CatalogueRow, read_catalogue
 from agent.operations.context import LeadContext, PartContext
+from agent.operations.removal.plan import check_not_doomed
 from agent.operations.restore.creating import create_marker
 from agent.operations.restore.finishing import build_indexes, clean_up, drop_indexes, set_expiry
 from agent.operations.restore.further import further_slices
@@ -77,6 +78,8 @@ class OplogReplayKind:
             await storage.aclose()
         check_chain(slices, spec.start, spec.end)
         check_commands(slices)
+        active = await lead.services.operations.active()
+        check_not_doomed(active, backup=None, slices_after=spec.start)
         return [target]
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:

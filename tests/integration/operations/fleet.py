@@ -28,6 +28,7 @@ from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.operation_log import OperationLog
 from agent.store.repositories import RepositoryStore
+from agent.store.schedule_store import ScheduleStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
@@ -168,6 +169,7 @@ class FleetAgent:
             balancer=Balancer(control),
             repositories=RepositoryStore(control),
             governor=ungoverned(),
+            schedule=ScheduleStore(control),
             open_storage=cast(Any, None),
             clock=SystemClock(),
             budget_bytes=1 << 20,

@@ -74,7 +74,10 @@ def test_completion_serves_both_names(ctl: Ctl, shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("ctl de", ["decrypt", "delete-backup", "describe-backup", "describe-restore"]),
+        (
+            "ctl de",
+            ["decrypt", "delete-backup", "delete-pitr", "describe-backup", "describe-restore"],
+        ),
         ("ctl backup --comp", ["--compression", "--compression-level"]),
         ("ctl backup --compression z", ["zstd"]),
     ],

@@ -185,14 +185,14 @@ def test_delete_by_name(stocked: Ctl) -> None:
     assert stocked("delete-backup", "x", "-y").code == 4
     held = stocked("delete-backup", B, "-y")
     assert held.code == 3
-    assert "is held: audit" in held.err
+    assert "stays: on hold: audit" in held.err
 
 
 def test_delete_by_age_says_why_the_rest_stays(stocked: Ctl) -> None:
     answer = stocked("delete-backup", "--older-than", "2026-02-20", "-y", "-o", "json").json
     assert answer["deleted"] == [{"name": A, "size": 12 << 20}]
     assert answer["kept"] == [
-        {"name": B, "reason": "held: audit"},
+        {"name": B, "reason": "on hold: audit"},
         {"name": C, "reason": "not older than 2026-02-20T00:00:00Z"},
     ]
     assert answer["dry_run"] is False
@@ -237,7 +237,7 @@ def test_delete_asks_and_takes_no_for_an_answer(
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
     outcome = stocked("delete-backup", A)
     assert outcome.code == 0
-    assert "These backups will be deleted:" in outcome.err
+    assert "This will be deleted:" in outcome.err
     assert outcome.out == "nothing was deleted\n"
     assert not stocked.world.operations
 

@@ -88,7 +88,7 @@ def test_status_as_the_contract_has_it(ctl: Ctl) -> None:
     ctl.world.backups = [backup(NEW)]
     ctl.world.nodes.append(node("h2:27017", role=Role.PRIMARY, storage_error="no space", age_s=99))
     answer = ctl("status", "-o", "json").json
-    assert list(answer) == ["cluster", "pitr", "running", "backups"]
+    assert list(answer) == ["cluster", "pitr", "running", "policy", "backups"]
     assert answer["cluster"][0]["rs"] == "rs0"
     first, second = answer["cluster"][0]["nodes"]
     keys = ("host", "role", "agent", "ok", "errors", "lag_s", "heartbeat_age_s")

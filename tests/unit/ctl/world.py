@@ -20,6 +20,7 @@ from agent.wire.nodes import NodeStatus, Role
 from agent.wire.operations import ErrorRecord, Kind, Operation, Part, Progress, State
 from agent.wire.optime import OpTime
 from agent.wire.repositories import Repositories
+from agent.wire.schedule_state import ScheduleState
 from agent.wire.settings import Settings, load_yaml
 from agent.wire.storage_reports import FEATURE, Permission, StorageCheckRequest, StorageReport
 from agent.wire.timelines import Gap, Run
@@ -64,6 +65,7 @@ class World:
     troubles: dict[str, str] = field(default_factory=dict)
     repositories: Repositories = field(default_factory=Repositories)
     slice_gaps: list[Gap] = field(default_factory=list)
+    schedule: ScheduleState = field(default_factory=lambda: ScheduleState(now=NOW))
     events: list[Event] = field(default_factory=list)
     databases: dict[str, int] = field(default_factory=dict)
     hello: dict[str, Any] = field(default_factory=dict)
@@ -217,6 +219,11 @@ class _Places(_Repositories):
         return self.world.repositories
 
 
+class _Schedule(_Repositories):
+    async def read(self) -> ScheduleState:
+        return self.world.schedule
+
+
 class _Events(_Repositories):
     async def tail(self, chosen: EventFilter, limit: int) -> list[Event]:
         self.world.filters.append(chosen)
@@ -265,6 +272,7 @@ async def open_fake(world: World, invocation: Invocation) -> AsyncIterator[Sessi
         repositories=cast(Any, _Places(world)),
         leases=one,
         runs=one,
+        schedule=cast(Any, _Schedule(world)),
         events=cast(Any, _Events(world)),
         commands=one,
         encryption=cast(Any, _Encryption(world)),

@@ -42,6 +42,8 @@ EXAMPLES = {
     "storage.minio.credentials.roleArn": "arn:aws:iam::1:role/backup",
     "storage.oss.credentials.roleArn": "acs:ram::1:role/backup",
     "storage.oss.serverSideEncryption.sseAlgorithm": "KMS",
+    "policy.timezone": "Europe/Paris",
+    "policy.backups.NAME.schedule": "0 2 * * *",
     "listen": "127.0.0.1:9360",
     "notify.webhooks.NAME.url": "https://hooks.example.com/tidelog",
 }
@@ -89,6 +91,7 @@ def an_example(row: reference.Row) -> Any:
         "number": 1.5,
         "duration": "1m30s",
         "size": "8MiB",
+        "list of text": ["shop.*", "blog.posts"],
         "anything": None,
         "map of section": {"second": {"type": "filesystem", "filesystem": {"path": "/srv/second"}}},
         "map of text": {"db1:27017": "word"},
@@ -122,6 +125,8 @@ def test_every_documented_key_of_the_cluster_parses(row: reference.Row) -> None:
     assert ".".join(steps) == row.key
     kind = steps[1] if row.key.startswith("storage.") and len(steps) > 2 else "filesystem"
     raw: dict[str, Any] = {"storage": {"type": kind, kind: MINIMAL[kind]}}
+    if steps[:2] == ["policy", "backups"]:
+        raw["policy"] = {"backups": {"NAME": {"schedule": "@daily"}}}
     if steps[:-1] == ["storage", "azure", "credentials"]:
         raw["storage"]["azure"] = {**raw["storage"]["azure"], "credentials": {}}
     if row.key.startswith("notify.webhooks."):

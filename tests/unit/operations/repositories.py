@@ -40,11 +40,14 @@ async def make_chunk(storage: Storage, op_id: str, number: int, epoch: int = 1) 
     )
 
 
-async def make_slice(storage: Storage, start: int, end: int, epoch: int = 1) -> SliceRef:
+async def make_slice(
+    storage: Storage, start: int, end: int, epoch: int = 1, *, op_id: str | None = None
+) -> SliceRef:
     """A stored slice."""
     frame = await Compression().frame(b"entries")
     key = slice_key(REPLSET, moment(start), moment(end), 1, epoch)
-    stored, digest = await put_framed(storage, key, {"kind": "slice"}, [frame])
+    header = {"kind": "slice", **({"op_id": op_id} if op_id else {})}
+    stored, digest = await put_framed(storage, key, header, [frame])
     return SliceRef(
         key=key,
         size_bytes=stored.size_bytes,

@@ -175,7 +175,7 @@ class _Deaf(FaultyStorage):
 async def test_what_is_still_listed_after_its_deletion_is_named() -> None:
     world = await _world()
     storage = _Deaf(await MemoryStorage.open(world.objects))
-    with pytest.raises(StorageUnavailable, match=r"backups/old/backup\.json is still listed"):
+    with pytest.raises(StorageUnavailable, match=r"/op1-\S* is still listed"):
         await delete_backup(storage, "old")
 
 

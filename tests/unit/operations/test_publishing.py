@@ -140,6 +140,9 @@ class _Catalogue:
         assert repository_id == self.known[name].repository_id
         del self.known[name]
 
+    async def hold_backup(self, name: str, hold: str | None) -> None:
+        self.known[name] = self.known[name].model_copy(update={"hold": hold})
+
 
 def _lead(objects: MemoryObjects, catalogue: _Catalogue) -> Any:
     async def open_storage(settings: object, profile: str) -> MemoryStorage:

@@ -1,0 +1,161 @@
+"""The scheduler: one agent of the lead replica set asks for what the policy wants, in server time.
+
+It holds a lease, and what it writes to its memory matches the lease's epoch. A moment is dealt with
+in two steps, ask and remember; whoever dies in between is followed by another who asks again under
+the same id, which changes nothing. So a schedule's moment is one operation, whoever is paused,
+killed or awake twice. The agents carry the operations out like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from agent.clock import jittered
+from agent.coordination.lease import HeldLease, hold
+from agent.errors import Conflict, Superseded, TidelogError, Transient
+from agent.faults import fault_point
+from agent.operations.context import Services
+from agent.operations.scheduling import (
+    Step,
+    after,
+    backup_spec,
+    cleanup_reason,
+    operation_id,
+    requester,
+    steps,
+)
+from agent.wire.leases import SCHEDULER
+from agent.wire.operations import Kind, Operation
+from agent.wire.places import Places
+from agent.wire.schedule_state import ScheduleState
+from agent.wire.settings import Settings
+from agent.wire.specs import CleanupSpec
+from agent.wire.timelines import coverage
+
+LOOK_EVERY_S: Final = 5.0
+RETENTION_EVERY_S: Final = 20.0
+RECENT: Final = 50
+BY_POLICY: Final = "policy"
+
+log = structlog.stdlib.get_logger()
+
+
+class Scheduler:
+    """This agent's share: `run` is for the agent's task group."""
+
+    def __init__(self, services: Services, *, lead_replset: str) -> None:
+        self._services = services
+        self._may_lead = services.node.replset == lead_replset
+        self._retained_at = -RETENTION_EVERY_S
+
+    async def run(self) -> None:
+        """Look after the schedules whenever the lease is ours, for ever."""
+        while True:
+            if self._may_lead:
+                try:
+                    await self._take_turn()
+                except Superseded as error:
+                    log.info("schedule.superseded", error=str(error))
+                except Transient as error:
+                    log.warning("schedule.held_up", error=str(error))
+                except TidelogError as error:
+                    log.error("schedule.failed", error=str(error), hint=error.hint)
+            await self._services.clock.sleep(jittered(LOOK_EVERY_S))
+
+    async def _take_turn(self) -> None:
+        services = self._services
+        lease = await services.leases.acquire(SCHEDULER, services.node.id)
+        if lease is None:
+            return
+        async with hold(services.leases, lease, services.clock) as held:
+            log.info("schedule.led", epoch=held.epoch)
+            while True:
+                await self._look(held)
+                await services.clock.sleep(jittered(LOOK_EVERY_S))
+
+    async def _look(self, held: HeldLease) -> None:
+        services = self._services
+        settings, _ = await services.settings.read()
+        if settings.storage is None:
+            return
+        state = await services.schedule.read()
+        if state.swept_at is None:
+            # The first sweep comes when as much time has passed as between any two.
+            held.check()
+            await services.schedule.record_sweep(state.now, {})
+        active = await services.operations.active()
+        for step in steps(settings.policy, state, active):
+            await self._deal_with(held, settings, state, step)
+        gone = sorted(set(state.tasks) - set(settings.policy.backups))
+        if gone:
+            held.check()
+            await services.schedule.forget_tasks(held.epoch, gone)
+        now = services.clock.monotonic()
+        if now - self._retained_at >= RETENTION_EVERY_S:
+            self._retained_at = now
+            await self._retain(held, settings, state)
+
+    async def _deal_with(
+        self, held: HeldLease, settings: Settings, state: ScheduleState, step: Step
+    ) -> None:
+        operation = await self._submitted(held, settings, step) if step.runs else None
+        held.check()
+        op_id = operation.id if operation is not None else None
+        await self._services.schedule.record_task(
+            held.epoch, step.task, after(step, state.tasks.get(step.task), op_id)
+        )
+        await fault_point("schedule.recorded")
+        moment = f"{step.moment:%Y-%m-%dT%H:%M:%SZ}"
+        if operation is not None:
+            log.info(
+                "schedule.submitted",
+                schedule=step.task,
+                moment=moment,
+                op_id=operation.id,
+                caught_up=step.outcome == "caught up",
+            )
+        elif step.outcome == "begun":
+            log.info("schedule.began", schedule=step.task)
+        elif step.outcome == "skipped":
+            log.warning("schedule.skipped", schedule=step.task, moment=moment, reason=step.reason)
+        if step.missed:
+            log.warning("schedule.missed", schedule=step.task, moment=moment, missed=step.missed)
+
+    async def _submitted(self, held: HeldLease, settings: Settings, step: Step) -> Operation:
+        held.check()
+        operation = await self._services.operations.submit(
+            Kind.BACKUP,
+            backup_spec(settings.policy.backups[step.task]).to_document(),
+            requested_by=requester(step.task),
+            queue=True,
+            op_id=operation_id(step.task, step.moment),
+        )
+        await fault_point("schedule.submitted")
+        return operation
+
+    async def _retain(self, held: HeldLease, settings: Settings, state: ScheduleState) -> None:
+        """Ask for a cleanup, if one is due."""
+        services = self._services
+        places = Places(settings, await services.repositories.read())
+        reason = cleanup_reason(
+            settings.policy,
+            state,
+            await services.catalog.backups(),
+            coverage(places.runs(await services.runs.runs())),
+            [*await services.operations.active(), *await services.operations.recent(RECENT)],
+        )
+        if reason is None:
+            return
+        held.check()
+        try:
+            operation = await services.operations.submit(
+                Kind.CLEANUP,
+                CleanupSpec(by_policy=settings.policy.is_retaining).to_document(),
+                requested_by=BY_POLICY,
+            )
+        except Conflict:
+            return  # the next look meets it again
+        log.info("retention.due", reason=reason, op_id=operation.id)
+        await services.schedule.record_cleanup(held.epoch)
