@@ -15,6 +15,7 @@ from agent.archive.layout import MARKER
 from agent.operations.context import LeadContext, OperationKind
 from agent.operations.registry import all_kinds
 from agent.operations.repository import Marker
+from agent.operations.scratch.place import Place
 from agent.storage.base import Storage, put_bytes
 from agent.storage.filesystem import FilesystemStorage
 from agent.store.catalog import Catalog
@@ -93,7 +94,7 @@ class Bench:
 
     async def lead_on(self, operation: Operation) -> dict[str, Any]:
         """One lead, to the end."""
-        kind: OperationKind = all_kinds()[operation.kind]
+        kind: OperationKind = all_kinds(Place())[operation.kind]
         now = await self.operations.get(operation.id)
         await kind.choose(self.lead(), now)
         result = await kind.finish(self.lead(), now)
@@ -103,7 +104,7 @@ class Bench:
     async def finish(self, operation: Operation) -> dict[str, Any]:
         """Publishing alone, as after a crash."""
         now = await self.operations.get(operation.id)
-        return await all_kinds()[operation.kind].finish(self.lead(), now)
+        return await all_kinds(Place())[operation.kind].finish(self.lead(), now)
 
     async def do(self, kind: Kind, spec: Record) -> dict[str, Any]:
         """Ask and carry out."""
