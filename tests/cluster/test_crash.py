@@ -47,7 +47,7 @@ def _chosen() -> tuple[Case, ...]:
     wanted = os.environ.get("TIDELOG_CRASH", "")
     if not wanted:
         return IN_CI
-    every = [case for case in CASES if not case.driver.is_sharded]
+    every = [case for case in CASES if not case.driver.is_apart]
     words = wanted.split(",")
     return tuple(c for c in every if wanted == "all" or any(word in str(c) for word in words))
 
@@ -127,6 +127,13 @@ class _Stage:
             scene.backup()
         elif driver is Driver.SLICING:
             scene.enable_pitr(1.0)
+        elif driver is Driver.DELETE_PITR:
+            scene.enable_pitr(1.0)
+            scene.client.shop.sliced.insert_many({"_id": number} for number in range(200))
+            last = scene.client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
+            scene.wait_covered((last.time, last.inc), RECOVERED_WITHIN_S)
+            scene.ctl.ok("config", "--set", "pitr.enabled=false")
+            self.expected = scene.fingerprint()
         elif driver is Driver.ADOPT:
             marker = scene.repository / "tidelog.json"
             found = json.loads(marker.read_text()) | {"cluster_id": STRANGER}
@@ -145,6 +152,9 @@ class _Stage:
         commands = {
             Driver.RESTORE: ("restore", self.first, "-y"),
             Driver.DELETE: ("delete-backup", self.first, "-y"),
+            Driver.DELETE_PITR: ("delete-pitr", "--all", "-y"),
+            Driver.HOLD: ("hold", self.first, "kept by a test"),
+            Driver.CLEANUP: ("cleanup", "-y"),
             Driver.VERIFY: ("verify", "--deep"),
             Driver.RESYNC: ("config", "--force-resync"),
             Driver.ADOPT: ("storage", "adopt", "-y"),

@@ -21,11 +21,16 @@ class Driver(StrEnum):
     ENCRYPTED_BACKUP = "backup, encrypted"
     SHARDED_BACKUP = "backup, sharded"
     SHARDED_RESTORE = "restore, sharded"
+    DELETE_PITR = "delete-pitr"
+    CLEANUP = "cleanup"
+    HOLD = "hold"
+    SCHEDULE = "a schedule's moment"
 
     @property
-    def is_sharded(self) -> bool:
-        """It needs shards and config servers."""
-        return self in (Driver.SHARDED_BACKUP, Driver.SHARDED_RESTORE)
+    def is_apart(self) -> bool:
+        """It needs shards and config servers, or the time of a schedule: not of the suite of one
+        node and a command."""
+        return self in (Driver.SHARDED_BACKUP, Driver.SHARDED_RESTORE, Driver.SCHEDULE)
 
 
 ACTIONS: Final = ("transient", "permanent", "cancel", "kill", "stop")
@@ -55,6 +60,12 @@ DRIVEN_BY: Final[dict[str, Driver]] = {
     "restore.orphans_removed": Driver.SHARDED_RESTORE,
     "delete.withdrawn": Driver.DELETE,
     "delete.object_deleted": Driver.DELETE,
+    "delete.planned": Driver.DELETE,
+    "delete.slices_trimmed": Driver.DELETE_PITR,
+    "hold.written": Driver.HOLD,
+    "sweep.found": Driver.CLEANUP,
+    "schedule.submitted": Driver.SCHEDULE,
+    "schedule.recorded": Driver.SCHEDULE,
     "resync.published": Driver.RESYNC,
     "verify.recorded": Driver.VERIFY,
     "verify.ledger_saved": Driver.VERIFY,
