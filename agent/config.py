@@ -81,6 +81,14 @@ class VerifyConfig(_Section):
     user, with room for all data. Without it this agent proves nothing."""
 
 
+class ExportConfig(_Section):
+    """What `ctl export` may write on this host."""
+
+    directory: Path | None = None
+    """Exports are written below it. Without it this agent writes none. Needs `verify.scratchDir`
+    too."""
+
+
 class StopConfig(_Section):
     """How the agent ends."""
 
@@ -96,6 +104,7 @@ class Config(_Section):
     memory: MemoryConfig = MemoryConfig()
     stop: StopConfig = StopConfig()
     verify: VerifyConfig = VerifyConfig()
+    export: ExportConfig = ExportConfig()
     listen: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
     """`HOST:PORT` of the page, health and metrics; without it nothing is served."""
     web: WebConfig = WebConfig()

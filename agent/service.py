@@ -88,7 +88,7 @@ from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
 from agent.version import VERSION
 from agent.web.assembly import web_server
-from agent.wire.nodes import SCRATCH
+from agent.wire.operations import EXPORTS, SCRATCH
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import FEATURE
@@ -155,8 +155,10 @@ async def _assemble(
     encryption = EncryptionStore(control)
     cluster_id = await _reached(control.read_cluster_id, clock, config.mongodb.deadline)
     services = _services(config, node, control, clock, cluster_id, encryption, counters)
-    kinds = all_kinds(scratch)
+    kinds = all_kinds(scratch, config.export.directory)
     abilities = [SCRATCH] if scratch.is_usable() else []
+    if scratch.is_usable() and config.export.directory is not None:
+        abilities.append(EXPORTS)
     features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE, *abilities])
     condition = Condition(features=tuple(features))
     heartbeat = Heartbeat(

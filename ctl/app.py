@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "describe-backup": "Show everything known of a backup.",
     "describe-restore": "Show everything known of a restore.",
     "encryption": "Encrypt backups, and look after the keys.",
+    "export": "Write a backup as a mongodump directory.",
     "genkey": "Print a new random key.",
     "limit": "How fast backups and restores may go, also those that run.",
     "hold": "Keep a backup from being deleted, or release it.",

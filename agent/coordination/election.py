@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from agent.wire.nodes import MAX_LAG_S, SCRATCH, NodeStatus, Role
+from agent.wire.nodes import MAX_LAG_S, NodeStatus, Role
 from agent.wire.operations import Kind
 
 BID_STEP_S: Final = 0.4
@@ -32,8 +32,9 @@ def rank_leads(nodes: Iterable[NodeStatus], *, kind: Kind | None = None) -> list
     needs no data, so any live agent may; those that may do nothing else come last. Of what needs a
     scratch server only those that can have one, where there are any."""
     live = [node for node in nodes if node.is_live]
-    if kind is not None and kind.needs_scratch:
-        live = [node for node in live if SCRATCH in node.features] or live
+    needed = kind.needed_feature if kind is not None else None
+    if needed is not None:
+        live = [node for node in live if needed in node.features] or live
     return [node.id for node in sorted(live, key=_preference)]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from agent.operations.adoption import AdoptKind
 from agent.operations.backup.kind import BackupKind
 from agent.operations.context import OperationKind
 from agent.operations.encryption import EncryptionKind
+from agent.operations.exporting.kind import ExportKind
 from agent.operations.removal.holds import HoldKind
 from agent.operations.removal.kinds import RemovalKind
 from agent.operations.restore.kind import RestoreKind
@@ -17,8 +20,9 @@ from agent.operations.verification.proving import ProveKind
 from agent.wire.operations import Kind
 
 
-def all_kinds(scratch: Place) -> dict[Kind, OperationKind]:
-    """One object a kind; `scratch` is where this agent may start servers of its own."""
+def all_kinds(scratch: Place, exports: Path | None = None) -> dict[Kind, OperationKind]:
+    """One object a kind; `scratch` is where this agent may start servers of its own, `exports`
+    where it may write."""
     kinds: list[OperationKind] = [
         BackupKind(),
         RestoreKind(),
@@ -30,6 +34,7 @@ def all_kinds(scratch: Place) -> dict[Kind, OperationKind]:
         ResyncKind(),
         VerifyKind(),
         ProveKind(scratch),
+        ExportKind(scratch, exports),
         AdoptKind(),
         EncryptionKind(),
     ]

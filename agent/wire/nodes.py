@@ -17,9 +17,6 @@ STALE_AFTER_S: Final = 15.0
 MAX_LAG_S: Final = 60.0
 """A secondary further behind is not chosen while another can be."""
 
-SCRATCH: Final = "scratch"
-"""Feature of an agent that may start a server of its own on its host."""
-
 
 class Role(StrEnum):
     """What the node is in its replica set now."""

@@ -25,6 +25,11 @@ from pydantic import Field
 from agent.wire.collections import SCHEMA_VERSION
 from agent.wire.record import Record
 
+SCRATCH: Final = "scratch"
+"""Feature of an agent that may start a server of its own on its host."""
+EXPORTS: Final = "exports"
+"""Feature of one that may write exports there, too."""
+
 
 class State(StrEnum):
     """Where an operation or a part stands."""
@@ -79,6 +84,7 @@ class Kind(StrEnum):
     VERIFY = "verify"
     PROVE = "prove"
     """`ctl verify --restore`."""
+    EXPORT = "export"
     UNKNOWN = "unknown"
     """Of a newer version: refused with a reason if nobody else takes it on."""
 
@@ -93,9 +99,9 @@ class Kind(StrEnum):
         return self in (Kind.RESTORE, Kind.OPLOG_REPLAY)
 
     @property
-    def needs_scratch(self) -> bool:
-        """Only an agent that may start a server of its own can do it."""
-        return self is Kind.PROVE
+    def needed_feature(self) -> str | None:
+        """Only agents that announce it can do it."""
+        return _NEEDS.get(self)
 
     @property
     def removes(self) -> bool:
@@ -108,6 +114,7 @@ class Kind(StrEnum):
         return self in _EXCLUSIVE
 
 
+_NEEDS: Final = {Kind.PROVE: SCRATCH, Kind.EXPORT: EXPORTS}
 _EXCLUSIVE: Final = (
     Kind.BACKUP,
     Kind.RESTORE,

@@ -124,6 +124,16 @@ class ProveSpec(Record):
     """Take it from there; None: from any storage that has it and answers."""
 
 
+class ExportSpec(Record):
+    """`ctl export`. `directory` is below what the agent that writes it allows on its host."""
+
+    name: str
+    directory: str
+    ns: tuple[str, ...] = ()
+    time: OpTime | None = None
+    profile: str | None = None
+
+
 class ResyncSpec(Record):
     """`ctl config --force-resync`, `ctl profile sync`."""
 

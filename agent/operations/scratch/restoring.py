@@ -8,7 +8,7 @@ is mirrored to it otherwise, and here it is not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -49,7 +49,6 @@ async def restored(
     place: Place,
     spec: RestoreSpec,
     profile: str,
-    on_stage: Callable[[str], None],
 ) -> AsyncIterator[Restored]:
     """A scratch server with the backup at the wanted moment, removed at the end. Raises `Refused`
     for what a replica set of one cannot hold, and what restores raise."""
@@ -70,7 +69,7 @@ async def restored(
             control = await open_control(node.uri, app_name="tidelog-scratch")
             try:
                 own = replace(services, node=node, runs=SliceRuns(control))
-                part = _part(lead, replace(lead, services=own), operation, plan, on_stage)
+                part = _part(lead, replace(lead, services=own), operation, plan)
                 started = clock.monotonic()
                 work = RestoreWork(part, found.of(plan), spec, plan, found.all, is_mirrored=False)
                 report = await work.run()
@@ -84,7 +83,6 @@ def _part(
     own: LeadContext,
     operation: Operation,
     plan: Plan,
-    on_stage: Callable[[str], None],
 ) -> PartContext:
     """The context of one who restores nothing that others see: nothing is recorded, and it stops
     with the lease of the lead."""
@@ -94,7 +92,7 @@ def _part(
         return operation
 
     async def report(progress: Progress) -> None:
-        on_stage(progress.stage)
+        lead.lease.check()
 
     async def record(fields: dict[str, Any]) -> None:
         lead.lease.check()

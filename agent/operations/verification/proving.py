@@ -61,9 +61,7 @@ class ProveKind:
         wanted = RestoreSpec(backup=spec.name, time=spec.time, profile=profile)
         log = lead.log.bind(backup=spec.name)
         try:
-            async with restored(
-                lead, operation, self._place, wanted, profile, lambda _: None
-            ) as found:
+            async with restored(lead, operation, self._place, wanted, profile) as found:
                 proof = await _Proof.of(found, backup)
         except (IntegrityError, RestoreFailed, NotFound) as error:
             proof = _Proof(problems=[str(error)])

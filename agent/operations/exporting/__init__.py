@@ -1,0 +1,1 @@
+"""A backup as a directory that `mongorestore` reads."""
