@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
+from functools import partial
 from typing import Any, TypeVar
 
 from pymongo.errors import AutoReconnect
@@ -38,6 +39,8 @@ class ModelServer:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.collections: dict[str, ModelCollection] = {}
         self.fate = Fate.DONE
+        self.writer: Any = None
+        """On whose behalf writes are made now, for `audit`; a late write keeps its own."""
         self.late: list[Callable[[], Any]] = []
         self.audit: Callable[[str, Document | None, Document], None] = lambda *_: None
 
@@ -51,12 +54,17 @@ class ModelServer:
         """Let a write meet its fate, which is used up."""
         fate, self.fate = self.fate, Fate.DONE
         if fate is Fate.LATE:
-            self.late.append(act)
+            self.late.append(partial(self._late, self.writer, act))
         answer = act() if fate in (Fate.DONE, Fate.ANSWER_LOST) else None
         if fate is not Fate.DONE:
             raise AutoReconnect("connection closed")
         assert answer is not None or fate is Fate.DONE
         return answer  # type: ignore[return-value]  # a write's own answer
+
+    def _late(self, writer: Any, act: Callable[[], Any]) -> None:
+        self.writer = writer
+        act()
+        self.writer = None
 
 
 class ModelCollection:

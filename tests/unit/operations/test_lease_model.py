@@ -33,7 +33,7 @@ from agent.operations.machine import (
 )
 from agent.store.lease_store import LeaseStore
 from agent.store.operation_log import OperationLog
-from agent.wire.leases import lead_scope, work_scope
+from agent.wire.leases import TTL_S, lead_scope, work_scope
 from agent.wire.operations import Kind, Operation, State, may_move
 from tests.support.control_model import Document, Fate, ModelServer, finished
 
@@ -93,7 +93,7 @@ class _Agent:
             if held is not None and held.is_lost:
                 self._end(scope)
         finally:
-            self.world.writer = None
+            self.server.writer = None
 
     def renew(self, scope: str) -> None:
         held = self.held.get(scope)
@@ -137,7 +137,7 @@ class _Agent:
 
     def _lead(self, held: HeldLease) -> None:
         held.check()
-        self.world.writer = ("lead", held.epoch)
+        self.server.writer = ("lead", held.epoch)
         if LEAD not in self.taken:
             self.taken[LEAD] = finished(self.log.take_lead(OP_ID, self.name, held.epoch))
             return
@@ -201,7 +201,7 @@ class _Agent:
     def _work(self, held: HeldLease, replset: str) -> None:
         held.check()
         scope = work_scope(replset)
-        self.world.writer = (replset, held.epoch)
+        self.server.writer = (replset, held.epoch)
         known = self.taken.get(scope)
         if known is None:
             self.taken[scope] = finished(self.log.take_part(OP_ID, replset, self.name, held.epoch))
@@ -231,7 +231,6 @@ class _World:
     """What the invariants look at beside the documents."""
 
     def __init__(self) -> None:
-        self.writer: tuple[str, int] | None = None
         self.published: Document | None = None
         self.owners: dict[tuple[str, int], str] = {}
 
@@ -247,12 +246,14 @@ class LeasesOperationsAndPublishing(RuleBasedStateMachine):
         self.agents = [_Agent(name, self.server, self.world) for name in AGENTS]
         self.clocks_agree = True
 
-    @initialize()
-    def ask_for_a_backup(self) -> None:
+    @initialize(rounds=st.integers(0, 8))
+    def ask_for_a_backup(self, rounds: int) -> None:
+        """Trouble may begin at any stage of it."""
         document = Operation(
             id=OP_ID, kind=Kind.BACKUP, name="b", requested_at=self.server.now
         ).to_document()
         self.server.collection("tidelogOperations").documents[OP_ID] = document
+        self.act_on(0, rounds)
 
     @rule(who=st.sampled_from(range(len(AGENTS))), scope=st.sampled_from(SCOPES))
     def act(self, who: int, scope: str) -> None:
@@ -260,7 +261,7 @@ class LeasesOperationsAndPublishing(RuleBasedStateMachine):
         if not agent.is_paused:
             agent.act(scope)
 
-    @rule(who=st.sampled_from(range(len(AGENTS))), times=st.integers(2, 12))
+    @rule(who=st.sampled_from(range(len(AGENTS))), times=st.integers(1, 4))
     def act_on(self, who: int, times: int) -> None:
         """A stretch without trouble, so that operations get far."""
         agent = self.agents[who]
@@ -301,10 +302,30 @@ class LeasesOperationsAndPublishing(RuleBasedStateMachine):
         """For the next write, whosever it is."""
         self.server.fate = fate
 
+    @rule(who=st.sampled_from(range(len(AGENTS))), scope=st.sampled_from(SCOPES))
+    def take_over(self, who: int, scope: str) -> None:
+        """All stand still until their leases have just lapsed, and one wakes up first."""
+        for agent in self.agents:
+            agent.is_paused = True
+        self.time_passes(TTL_S + 0.1)
+        self.agents[who].is_paused = False
+        for _ in range(3):
+            self.agents[who].act(scope)
+
+    @rule(who=st.sampled_from(range(len(AGENTS))), scope=st.sampled_from(SCOPES))
+    def stall_in_a_write(self, who: int, scope: str) -> None:
+        """The holder stands still between its last look at the lease and its write."""
+        for agent in self.agents:
+            if scope in agent.held and not agent.is_paused:
+                self.server.fate = Fate.LATE
+                agent.act(scope)
+                self.server.fate = Fate.DONE
+                self.take_over(who, scope)
+                return
+
     @precondition(lambda self: self.server.late)
     @rule(which=st.integers(0, 5))
     def late_write_arrives(self, which: int) -> None:
-        self.world.writer = None
         late = self.server.late.pop(which % len(self.server.late))
         late()
 
@@ -321,7 +342,7 @@ class LeasesOperationsAndPublishing(RuleBasedStateMachine):
 
     @rule()
     def cancel(self) -> None:
-        self.world.writer = None
+        self.server.writer = None
         try:
             finished(self.agents[0].log.request_cancel(OP_ID))
         except TidelogError:
@@ -377,9 +398,9 @@ class LeasesOperationsAndPublishing(RuleBasedStateMachine):
         assert old is new or may_move(old, new), (old, new)
         assert after["lead_epoch"] >= before["lead_epoch"]
         self._audit_parts(before, after)
-        if self.world.writer is None:
+        if self.server.writer is None:
             return
-        role, epoch = self.world.writer
+        role, epoch = self.server.writer
         fencing = after["lead_epoch"] if role == "lead" else _part(after, role)["epoch"]
         assert fencing == epoch, f"a write of {role} under epoch {epoch}, when {fencing} has it"
 
