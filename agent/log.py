@@ -34,6 +34,7 @@ EVENTS: Final = {
     "balancer.paused": "ranges stay where they are for an operation",
     "balancer.put_back": "the balancer is as it was before",
     "balancer.still_moving": "ranges are still being moved, and the operation goes on all the same",
+    "backup.journals_kept": "a published backup's journals could not be deleted; they harm nobody",
     "backup.copy_lost": "a backup goes on without one of its storages, which failed",
     "aside.failed": "the page or the webhooks failed for a reason nobody thought of; begun anew",
     "backup.deleted": "a backup and what only it needed is gone, with the reason",

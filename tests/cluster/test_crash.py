@@ -189,7 +189,8 @@ class _Stage:
         assert self._temporary() == []
         if self.case.driver is Driver.ADOPT and not self._is_ours():
             self._again("storage", "adopt", "-y")
-        if self.case.driver is Driver.RESYNC:
+        if self.case.driver is Driver.RESYNC or self.case == ("backup.published", "permanent"):
+            # What failed after it was published is whole, and a resync lists it.
             self._again("config", "--force-resync")
         self._check_listed()
         verified = scene.ctl.ok("verify", "--deep", "--max-age", "0", "--wait", within_s=120)

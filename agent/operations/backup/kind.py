@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, Final
 
+import structlog
+
 from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
@@ -20,6 +22,7 @@ from agent.errors import (
     IntegrityError,
     ObjectExists,
     ObjectNotFound,
+    Permanent,
     Refused,
     StorageUnavailable,
 )
@@ -55,6 +58,8 @@ from agent.wire.timelines import reshaped_by
 
 LISTED_COLLECTIONS: Final = 5000
 _STATS_AT_ONCE: Final = 16
+
+log = structlog.stdlib.get_logger()
 
 
 class BackupKind:
@@ -359,10 +364,14 @@ async def _publish(storage: Storage, backup: Backup) -> None:
 
 
 async def _forget_journals(storage: Storage, backup: Backup) -> None:
-    """A published backup needs its journals no more."""
+    """A published backup needs its journals no more. It is published, so a storage that refuses to
+    delete does not make it fail."""
     keys = [
         item.key
         for share in backup.replsets
         async for item in storage.list(journal_prefix(backup.id, share.replset))
     ]
-    await storage.delete(keys)
+    try:
+        await storage.delete(keys)
+    except Permanent as error:
+        log.warning("backup.journals_kept", backup=backup.id, error=str(error))

@@ -9,6 +9,8 @@ from agent.archive.codec import Compression
 from agent.archive.layout import restore_key, slice_key
 from agent.archive.objects import put_framed
 from agent.operations.chains import archived_replsets, rebuild, restore_runs
+from agent.operations.verification.checking import Checker
+from agent.operations.verification.ledger import Ledger
 from agent.storage.base import put_bytes
 from agent.storage.memory import MemoryStorage
 from agent.store.slice_runs import SliceRuns
@@ -162,3 +164,15 @@ def _run(start: int, end: int, epoch: int = 1, last_key: str | None = None) -> R
         epoch=epoch,
         last_key=last_key,
     )
+
+
+async def test_a_first_slice_that_nobody_noted_harms_nothing_beside_it() -> None:
+    """Its writer died after storing it; the next one began there anew."""
+    storage = await MemoryStorage.open()
+    await _chain(storage, 10, 15, epoch=1)
+    await _chain(storage, 10, 20, 30, epoch=2)
+    (run,) = (await rebuild(storage, REPLSET)).runs
+    checker = Checker(storage, Ledger({}), deep=True, on_step=lambda: None)
+    tally, lost = await checker.archived(REPLSET, [run])
+    assert (tally.problems, lost) == ({}, [])
+    assert tally.objects == run.slices == 2

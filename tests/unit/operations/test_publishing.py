@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.archive.layout import MARKER, backup_key
-from agent.errors import IntegrityError, UnsupportedVersion, root_cause
+from agent.errors import IntegrityError, PermissionDenied, UnsupportedVersion, root_cause
 from agent.operations.backup.kind import _forget_journals, _prove_stored, _publish
 from agent.operations.inventory import read_backup, read_manifest
 from agent.operations.resync import ResyncKind
@@ -198,3 +198,17 @@ async def test_resync_of_a_newer_format_is_refused_and_changes_nothing() -> None
     with pytest.raises(UnsupportedVersion):
         await ResyncKind().finish(_lead(storage.objects, catalogue), _resync())
     assert list(catalogue.known) == ["known"]
+
+
+async def test_a_storage_that_refuses_to_delete_journals_does_not_fail_a_published_backup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backup = await _published(storage := await MemoryStorage.open())
+    await write_journal(storage, "b", 1, 0)
+
+    async def refused(keys: Any) -> None:
+        raise PermissionDenied("deleting is not allowed")
+
+    monkeypatch.setattr(storage, "delete", refused)
+    await _forget_journals(storage, backup)
+    assert await read_backup(storage, "b") == backup
