@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "delete-pitr": "Delete archived oplog older than a time.",
     "describe-backup": "Show everything known of a backup.",
     "describe-restore": "Show everything known of a restore.",
+    "diagnostic": "Write a report for whoever helps, without secrets.",
     "encryption": "Encrypt backups, and look after the keys.",
     "export": "Write a backup as a mongodump directory.",
     "genkey": "Print a new random key.",
