@@ -18,6 +18,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from agent.errors import ConfigError, NotFound
+from agent.wire.object_store import from_object_store, is_object_store
 from agent.wire.secrets import MASK, SEALED, Secret
 
 Model = type[BaseModel]
@@ -44,7 +45,7 @@ def parse_yaml(text: str, source: str = "the configuration") -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise ConfigError(f"{source} must be a mapping of keys, not {type(found).__name__}")
-    return found
+    return from_object_store(found) if is_object_store(found) else found
 
 
 def canonical(model: Model, raw: Mapping[Any, Any], path: str = "") -> dict[str, Any]:
