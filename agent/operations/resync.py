@@ -81,12 +81,12 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
                     held = await with_hold(storage, backup)
                     await catalog.publish_backup(_found(held, profile))
                     await catalog.hold_backup(name, held.hold)
-                    await fault_point("resync.published")
                     done.backups += 1
             except IntegrityError:
                 done.unreadable.append(name)
             except Conflict:
                 done.conflicting.append(name)
+            await fault_point("resync.published")
         here = marker.repository_id if marker is not None else None
         for known in await catalog.backups():
             for copy in known.places:
