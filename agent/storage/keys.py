@@ -56,6 +56,9 @@ def _encoded_size(key: str) -> int:
         raise InvalidKey(f"the object key {key!r} is no valid Unicode") from error
     if any(ord(character) < 0x20 or character == "\x7f" for character in key):
         raise InvalidKey(f"the object key {key!r} has a control character")
+    if "\ufffe" in key or "\uffff" in key:
+        # Object stores list in XML, which cannot hold these: Azure answers 500 for the whole list.
+        raise InvalidKey(f"the object key {key!r} has a character that no listing can hold")
     return size
 
 
