@@ -45,8 +45,6 @@ async def test_settings_are_written_checked_and_read(
     assert shown["storage"]["filesystem"]["path"] == str(tmp_path)
     answer = await asyncio.to_thread(ctl.ok, "config", "storage.type")
     assert answer == {"key": "storage.type", "value": "filesystem"}
-    await actor.beat(storage_error="read-only file system", settings_version=9)
-    assert "read-only" in await asyncio.to_thread(ctl.fails, 1, "config", "--check")
     whole = await asyncio.to_thread(
         lambda: ctl.run("config", "--file", "-", stdin="pitr: {enabled: true}")
     )

@@ -192,17 +192,20 @@ async def test_a_worker_that_dies_is_followed_by_another_with_a_higher_epoch(
 
 async def test_a_frozen_agent_that_wakes_up_changes_nothing(fleet: Fleet) -> None:
     late: list[BaseException] = []
+    first: list[str] = []
 
     async def work(part: PartContext) -> None:
-        if part.services.node.host != A:
+        host = part.services.node.host
+        if first and host != first[0]:
             return
-        while fleet.agent(A).line.is_cut is False:
-            await asyncio.sleep(0.01)
-        while fleet.agent(A).line.is_cut:
+        first.append(host)
+        while fleet.agent(host).line.is_cut is False:
             await asyncio.sleep(0.01)
         try:
+            while fleet.agent(host).line.is_cut:
+                await asyncio.sleep(0.01)
             await part.record({"zombie": True})
-        except BaseException as error:
+        except BaseException as error:  # also that it was stopped when its lease could lapse
             late.append(error)
             raise
 
@@ -210,16 +213,17 @@ async def test_a_frozen_agent_that_wakes_up_changes_nothing(fleet: Fleet) -> Non
     await trio(fleet)
     op = await fleet.submit()
     await fleet.script.reach("work")
-    await fleet.agent(A).freeze(fleet.replset)
+    frozen = first[0]
+    await fleet.agent(frozen).freeze(fleet.replset)
     done = await fleet.over(op)
-    fleet.agent(A).thaw()
+    fleet.agent(frozen).thaw()
 
     async def has_tried() -> bool:
         return bool(late)
 
     await eventually_async(has_tried)
     assert await fleet.operations.get(op.id) == done
-    assert done.result == {"finished": B}
+    assert done.result["finished"] in {A, B, P} - {frozen}
     assert "zombie" not in str(done)
 
 
