@@ -28,11 +28,10 @@ DEADLINES_S = {"unit": 420, "contract": 600, "integration": 1500, "cluster": 240
 WORKERS = {"unit": 2, "contract": 2, "integration": 3, "cluster": 3}
 """Processes that share a ring's tests, on two cores: the outer rings wait more than they compute.
 Each has replica sets of its own. A module stays together: its fixtures are made once."""
-AGAIN = {"integration", "cluster"}
-MOST_AGAIN = 6
-"""In these rings time runs, and processes share two cores: so few tests that failed beside others
-are run again alone, once. What passes then is no failure of the product, and is named all the same:
-its deadline is too short or its claim too narrow."""
+MOST_AGAIN = 12
+"""Processes share two cores, and time runs: so few tests that failed beside others are run again
+alone, once. What passes then is no failure of the product, and is named all the same: its deadline
+is too short or its claim too narrow."""
 GRACE_S = 30
 """Between the interrupt, which lets fixtures stop their mongods, and the kill."""
 
@@ -57,7 +56,7 @@ def run_ring(ring: str, pytest_args: list[str]) -> Outcome:
     spread = ["-n", str(WORKERS[ring]), "--dist", "loadscope"]
     status, passed, failed, skipped = _counted(ring, [*spread, *pytest_args])
     only_alone = 0
-    if status == 1 and ring in AGAIN and 0 < failed <= MOST_AGAIN:
+    if status == 1 and 0 < failed <= MOST_AGAIN:
         _say(f"── {ring}: the {failed} that failed, again and alone ──")
         again = ["--last-failed", "--last-failed-no-failures=none", *pytest_args]
         status, only_alone, failed, _ = _counted(ring, again)
