@@ -29,7 +29,7 @@ from agent.wire.notices import GIVE_UP_AFTER_S, Notice, notices
 from agent.wire.notify_settings import WebhookSettings
 from agent.wire.overview import Overview
 
-EVERY_S: Final = 5.0
+EVERY_S: Final = 10.0
 FIRST_PAUSE_S: Final = 5.0
 LONGEST_PAUSE_S: Final = 600.0
 MOST_AT_ONCE: Final = 20

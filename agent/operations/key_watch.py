@@ -37,7 +37,7 @@ from agent.wire.leases import KEY_PROBE_SCOPE
 from agent.wire.profiles import names
 from agent.wire.settings import Settings
 
-LOOK_EVERY_S: Final = 3.0
+LOOK_EVERY_S: Final = 10.0
 CHECK_EVERY_S: Final = 300.0
 CHECK_FAILED_AGAIN_S: Final = 30.0
 CHECK_WITHIN_S: Final = 60.0

@@ -34,7 +34,7 @@ from agent.wire.settings import Settings
 from agent.wire.specs import CleanupSpec
 from agent.wire.timelines import coverage
 
-LOOK_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 10.0
 RETENTION_EVERY_S: Final = 20.0
 RECENT: Final = 50
 BY_POLICY: Final = "policy"
@@ -66,6 +66,9 @@ class Scheduler:
 
     async def _take_turn(self) -> None:
         services = self._services
+        settings, _ = await services.settings.read()
+        if settings.storage is None:
+            return
         lease = await services.leases.acquire(SCHEDULER, services.node.id)
         if lease is None:
             return

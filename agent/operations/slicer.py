@@ -58,6 +58,7 @@ CONTROL_EVERY_S: Final = 5.0
 OWNER_EVERY_S: Final = 60.0
 """How often it is made sure that no other cluster has adopted the repository."""
 LOOK_EVERY_S: Final = 3.0
+LOOK_WHEN_OFF_S: Final = 6.0
 """How often an agent that does not slice looks whether it should."""
 IDLE_SPAN_S: Final = 600.0
 IDLE_SHARD_SPAN_S: Final = 60.0
@@ -96,6 +97,7 @@ class Slicer:
         self._services = services
         self._replset = services.node.replset
         self._idle_span_s = IDLE_SHARD_SPAN_S if services.node.is_sharded else IDLE_SPAN_S
+        self._is_wanted = False
         self._has_run = False
         """Whether this turn got so far that its errors can be told of the run."""
 
@@ -114,13 +116,15 @@ class Slicer:
                 log.error("slicer.failed", replset=self._replset, error=str(error), hint=error.hint)
                 await self._note_error(error)
                 await self._services.clock.sleep(BACK_OFF_S)
-            await self._services.clock.sleep(jittered(LOOK_EVERY_S))
+            pause_s = LOOK_EVERY_S if self._is_wanted else LOOK_WHEN_OFF_S
+            await self._services.clock.sleep(jittered(pause_s))
 
     async def _take_turn(self) -> None:
         services = self._services
         self._has_run = False
         settings, version = await services.settings.read()
-        if not settings.pitr.enabled or settings.storage is None or await self._is_restoring():
+        self._is_wanted = settings.pitr.enabled and settings.storage is not None
+        if not self._is_wanted or await self._is_restoring():
             return
         if await self._is_out_of_place():
             return
