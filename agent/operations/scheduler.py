@@ -68,7 +68,7 @@ class Scheduler:
         services = self._services
         settings, _ = await services.settings.read()
         if settings.storage is None:
-            return
+            return  # a lease that nothing needs would be renewed for nothing
         lease = await services.leases.acquire(SCHEDULER, services.node.id)
         if lease is None:
             return

@@ -58,8 +58,9 @@ CONTROL_EVERY_S: Final = 5.0
 OWNER_EVERY_S: Final = 60.0
 """How often it is made sure that no other cluster has adopted the repository."""
 LOOK_EVERY_S: Final = 3.0
-LOOK_WHEN_OFF_S: Final = 6.0
 """How often an agent that does not slice looks whether it should."""
+LOOK_WHEN_OFF_S: Final = 6.0
+"""The same while slicing is switched off."""
 IDLE_SPAN_S: Final = 600.0
 IDLE_SHARD_SPAN_S: Final = 60.0
 """Of one in a sharded cluster: the storage alone, without the control database, shows the others'
