@@ -50,7 +50,8 @@ soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), f
 crash: bootstrap ## fail at every fault point in every way (hours); POINTS=delete,-kill takes rows of the table
 	@TIDELOG_CRASH_EXAMPLES=5000 $(PYTHON) -m pytest -q --timeout 3600 \
 		tests/unit/operations/test_lease_model.py
-	@TIDELOG_CRASH="$(or $(POINTS),all)" $(PYTHON) -m pytest -q -rs tests/cluster/test_crash.py $(ARGS)
+	@TIDELOG_CRASH="$(or $(POINTS),all)" $(PYTHON) -m pytest -q -rs tests/cluster/test_crash.py \
+		tests/cluster/test_crash_sharded.py $(ARGS)
 
 .PHONY: bench
 bench: bootstrap ## measure every path beside its limit; SCALE (1), ROUNDS (5); writes docs/performance.md

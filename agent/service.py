@@ -6,6 +6,7 @@
      ├─ runner           one session a lease: bid → lease.hold → lead or work
      ├─ slicer           the oplog of this replica set, while PITR is on and the lease is ours
      ├─ balancer keeper  on config servers: the balancer is put back for those that died
+     ├─ leftover keeper  on primaries: what a restore left behind that could not end is dropped
      ├─ membership       ends the agent when its replica set became a shard
      ├─ storage checks   answers to `ctl storage check`
      ├─ scheduler        schedules and retention, while the lease is ours
@@ -58,6 +59,7 @@ from agent.operations.context import Services
 from agent.operations.governor import Governor
 from agent.operations.key_watch import KeyWatch
 from agent.operations.registry import all_kinds
+from agent.operations.restore.leftovers import LeftoverKeeper
 from agent.operations.runner import Runner
 from agent.operations.scheduler import Scheduler
 from agent.operations.scratch.place import Place
@@ -165,14 +167,15 @@ async def _assemble(
         node, services.nodes, services.leases, clock, condition, config.mongodb.deadline
     )
     wakeup = Wakeup()
+    runner = Runner(services, kinds, commands, wakeup, lead_replset=control.replset)
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     return Agent(
         heartbeat=heartbeat,
         commands=commands,
-        runner=Runner(services, kinds, commands, wakeup, lead_replset=control.replset),
+        runner=runner,
         slicer=Slicer(services),
-        keeper=BalancerKeeper(services, clock),
+        keepers=(BalancerKeeper(services, clock), LeftoverKeeper(services, runner.board)),
         membership=Membership(node, clock),
         key_watch=KeyWatch(services, encryption, condition),
         scheduler=Scheduler(services, lead_replset=control.replset),
@@ -241,7 +244,7 @@ class Agent:
     commands: CommandQueue
     runner: Runner
     slicer: Slicer
-    keeper: BalancerKeeper
+    keepers: tuple[BalancerKeeper, LeftoverKeeper]
     membership: Membership
     key_watch: KeyWatch
     scheduler: Scheduler
@@ -267,7 +270,8 @@ class Agent:
                 group.create_task(self.settings_watch.run(), name="settings watch")
                 group.create_task(self.runner.run(), name="runner")
                 group.create_task(self.slicer.run(), name="slicer")
-                group.create_task(self.keeper.run(), name="balancer keeper")
+                for keeper in self.keepers:
+                    group.create_task(keeper.run(), name=type(keeper).__name__)
                 group.create_task(self.membership.run(), name="membership")
                 group.create_task(self.key_watch.run(), name="key watch")
                 for call in self.asides:

@@ -212,6 +212,8 @@ def _reported(result: Mapping[str, Any]) -> list[RenderableType]:
     if swept:
         found.append(f"  Leftovers: {number(swept['objects'])} objects, {size(swept['size'])}")
         waiting = [(name, number(item["objects"])) for name, item in swept["waiting"].items()]
+        if swept.get("listed"):
+            found.append(f"  On storage and in no list, listed now: {', '.join(swept['listed'])}")
         if waiting:
             found.append(table(("LEFT FOR NOW", "OBJECTS>"), waiting, indent=2))
     kept = [(item["name"], item["reason"]) for item in result.get("kept", ())]

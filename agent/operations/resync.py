@@ -12,11 +12,11 @@ from agent.faults import fault_point
 from agent.operations.chains import archived_replsets, restore_runs
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened
-from agent.operations.inventory import published_names, read_backup
-from agent.operations.removal.holds import with_hold
+from agent.operations.inventory import published_names
+from agent.operations.listing import list_backup
 from agent.operations.repository import looked_at
 from agent.storage.base import Storage
-from agent.wire.backups import Backup, Copy
+from agent.wire.backups import Copy
 from agent.wire.operations import Kind, Operation
 from agent.wire.profiles import MAIN, storage_of
 from agent.wire.specs import ResyncSpec
@@ -76,12 +76,7 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
         for name in names:
             lead.lease.check()
             try:
-                backup = await read_backup(storage, name)
-                if backup is not None:
-                    held = await with_hold(storage, backup)
-                    await catalog.publish_backup(_found(held, profile))
-                    await catalog.hold_backup(name, held.hold)
-                    done.backups += 1
+                done.backups += await list_backup(catalog, storage, name, profile)
             except IntegrityError:
                 done.unreadable.append(name)
             except Conflict:
@@ -99,10 +94,6 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
             repository = marker.repository_id if marker is not None else None
             done.oplog_ranges = len(await _restore_runs(lead, storage, repository))
     return done
-
-
-def _found(backup: Backup, profile: str) -> Backup:
-    return backup.model_copy(update={"profile": profile})
 
 
 def _is_gone(copy: Copy, profile: str, here: str | None, is_listed: bool) -> bool:

@@ -80,6 +80,11 @@ class Runner:
         self._is_draining = False
 
     @property
+    def board(self) -> Board:
+        """What was seen at the latest look."""
+        return self._board
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing runs here."""
         return not self._sessions

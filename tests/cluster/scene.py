@@ -10,19 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import zstandard
-
 from agent.wire.leases import slicer_scope, work_scope
 from tests.support.agents import AgentProcess, Agents
 from tests.support.compare import Fingerprint, fingerprint
 from tests.support.ctl import Ctl, CtlResult
 from tests.support.eventually import eventually
+from tests.support.leftovers import TERMINAL, read_compressed
 from tests.support.mongod import MongodNode, ReplicaSet
 from tests.support.mongod.replset import Client
 
 LONG_S: Final = 120.0
 """How long a command may take that waits out lapsed leases on a busy machine."""
-TERMINAL: Final = frozenset({"done", "failed", "cancelled"})
 
 
 @dataclass
@@ -206,19 +204,11 @@ class Scene:
         """The published manifest of this set in a backup."""
         text = (self.repository / "backups" / name / "backup.json").read_text()
         share = json.loads(text)["replsets"][0]
-        return read_json(self.repository / share["manifest_key"])
+        return read_compressed(self.repository / share["manifest_key"])
 
     def slices(self) -> list[str]:
         """The keys of all slices on the storage."""
         return sorted(key for key in self.listing("slices/"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A compressed JSON object of the repository."""
-    with path.open("rb") as source:
-        decoder = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
-        found: dict[str, Any] = json.loads(decoder.read())
-        return found
 
 
 def moment(document: dict[str, Any]) -> tuple[int, int]:

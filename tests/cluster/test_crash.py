@@ -5,8 +5,8 @@ Of each case is asked, whatever happened:
 
     the operation has ended within 60 s of recovery, well unless the fault cannot be got over
     what is listed is what storage publishes, and all of it is whole (`ctl verify --deep`)
-    no lease of the operation is held, no temporary collection is left, and no object that nobody
-    names but those that were in flight
+    no lease of the operation is held, no temporary collection is left, and after a sweep no object
+    that nobody names
     slicing goes on without a gap; the next backup works, and its restore gives the very same data
 
 `make crash` runs the whole table; the ring runs `IN_CI`.
@@ -15,7 +15,6 @@ Of each case is asked, whatever happened:
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,35 +22,21 @@ from typing import Any
 
 import pytest
 
-from agent.wire.leases import TTL_S
-from tests.cluster.scene import TERMINAL, Scene, chunk_keys, note
-from tests.support.agents import AgentProcess, Agents
+from tests.cluster.scene import Scene, note
+from tests.support.agents import Agents
 from tests.support.compare import Fingerprint, assert_same
-from tests.support.crashes import CASES, IN_CI, Case, Driver
+from tests.support.crashes import Case, Driver, chosen, let_it_fail
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
+from tests.support.leftovers import check_quiet, sweep, temporary, unnamed
 from tests.support.mongod import ReplicaSet
 
 pytestmark = pytest.mark.timeout(300)
 
 RECOVERED_WITHIN_S = 60.0
-HIT_WITHIN_S = 60.0
-IN_FLIGHT = 3 + 1
-"""Chunks that a worker has under way at once: a reader each, and the planner's bundle."""
-LISTED_BY_RESYNC = (("backup.published", "permanent"), ("delete.withdrawn", "permanent"))
-"""What failed for good between storage and catalogue is whole, and a resync lists it."""
 SECRETS = {"BACKUP_PASSPHRASE": "correct horse", "NEXT_PASSPHRASE": "battery staple"}
+TASK = "often"
 STRANGER = "5f0000000000000000000001"
-
-
-def _chosen() -> tuple[Case, ...]:
-    """The whole table when TIDELOG_CRASH is `all`; the rows whose names hold one of its words."""
-    wanted = os.environ.get("TIDELOG_CRASH", "")
-    if not wanted:
-        return IN_CI
-    every = [case for case in CASES if not case.driver.is_apart]
-    words = wanted.split(",")
-    return tuple(c for c in every if wanted == "all" or any(word in str(c) for word in words))
 
 
 @pytest.fixture
@@ -63,45 +48,19 @@ def scene(one_node: ReplicaSet, tmp_path: Path) -> Iterator[Scene]:
         yield found
 
 
-@pytest.mark.parametrize("case", _chosen(), ids=str)
+@pytest.mark.parametrize("case", chosen(is_sharded=False), ids=str)
 def test_whatever_fails_wherever_nothing_is_stuck_lost_or_left(scene: Scene, case: Case) -> None:
     stage = _Stage(scene, case)
     stage.prepare()
     (agent,) = scene.arm(case.faults, scene.replset.primary())
     op_id = stage.begin()
-    _fail(stage, agent, op_id)
+    operation = (lambda: scene.operation(op_id)) if op_id else None
+    let_it_fail(case, agent, operation, scene.agents.log_tails)
     recovered = time.monotonic()
     stage.end(op_id)
     note(f"{case}: over {time.monotonic() - recovered:.1f} s after recovery")
     stage.check_whole()
     stage.check_usable()
-
-
-def _fail(stage: _Stage, agent: AgentProcess, op_id: str | None) -> None:
-    """Wait until the fault has happened, and bring the agent back."""
-    action, scene = stage.case.action, stage.scene
-
-    def story() -> str:
-        return scene.describe(op_id) if op_id else scene.agents.log_tails()
-
-    if action in ("kill", "cancel"):
-        eventually(lambda: not agent.is_running, HIT_WITHIN_S, describe=story)
-        assert agent.reap() == (-9 if action == "kill" else 0), agent.log_tail()
-        agent.kill()
-        agent.start()
-        agent.wait_announced()
-    elif action == "stop":
-        eventually(lambda: _is_stopped(agent.pid), HIT_WITHIN_S, describe=story)
-        time.sleep(TTL_S + 1.0)
-        agent.resume()
-    else:
-        said = f"fault injected at {stage.case.point}"
-
-        def happened() -> bool:
-            document = json.dumps(scene.operation(op_id), default=str) if op_id else ""
-            return said in document or said in agent.log_text()
-
-        eventually(happened, HIT_WITHIN_S, describe=story)
 
 
 class _Stage:
@@ -143,6 +102,9 @@ class _Stage:
             marker.write_text(json.dumps(found))
         elif driver is Driver.RESYNC:
             scene.client.admin.tidelogBackups.delete_many({})
+        elif driver is Driver.SCHEDULE:
+            scene.ctl.ok("config", "--set", f"policy.backups.{TASK}.schedule=* * * * *")
+            eventually(lambda: self._schedule(), RECOVERED_WITHIN_S)
 
     def begin(self) -> str | None:
         """Give the command; answers the operation's id."""
@@ -150,6 +112,9 @@ class _Stage:
         if driver is Driver.SLICING:
             scene.client.shop.sliced.insert_many({"_id": number} for number in range(200))
             self.expected = scene.fingerprint()
+            return None
+        if driver is Driver.SCHEDULE:
+            self._let_a_moment_pass()
             return None
         commands = {
             Driver.RESTORE: ("restore", self.first, "-y"),
@@ -168,6 +133,9 @@ class _Stage:
     def end(self, op_id: str | None) -> None:
         """It has come to an end in time, and to the right one."""
         scene = self.scene
+        if self.case.driver is Driver.SCHEDULE:
+            self._end_schedule()
+            return
         if op_id is None:
             scene.client.shop.sliced.insert_one({"_id": "after"})
             self.expected = scene.fingerprint()
@@ -182,23 +150,51 @@ class _Stage:
         else:
             assert found["state"] == "done", scene.describe(op_id)
 
+    def _schedule(self) -> dict[str, Any] | None:
+        """What is remembered of the schedule."""
+        found = self.scene.client.admin.tidelogConfig.find_one({"_id": "schedule"})
+        remembered: dict[str, Any] | None = (found or {}).get("tasks", {}).get(TASK)
+        return remembered
+
+    def _let_a_moment_pass(self) -> None:
+        """As if nobody had looked for a minute and a half."""
+        earlier = {"$subtract": ["$$NOW", 90_000]}
+        self.scene.client.admin.tidelogConfig.update_one(
+            {"_id": "schedule"}, [{"$set": {f"tasks.{TASK}.handled": earlier}}]
+        )
+
+    def _end_schedule(self) -> None:
+        """Its moment was dealt with, once: each minute has one backup at most."""
+        scene, asked = self.scene, {"kind": "backup", "requested_by": {"$regex": TASK}}
+        operations = scene.client.admin.tidelogOperations
+
+        def is_done() -> bool:
+            return operations.count_documents({**asked, "state": "done"}) > 0
+
+        eventually(is_done, RECOVERED_WITHIN_S, describe=scene.agents.log_tails)
+        scene.ctl.ok("config", "--set", f"policy.backups.{TASK}.enabled=false")
+        moments = [one["requested_at"] for one in operations.find(asked).sort("requested_at", 1)]
+        minutes = (moments[-1] - moments[0]).total_seconds() / 60
+        assert len(moments) <= minutes + 2, moments
+        remembered = self._schedule()
+        assert remembered is not None
+        assert remembered["op_id"], remembered
+
     def check_whole(self) -> None:
         """Nothing is stuck, nothing is left, and what is published is whole."""
         scene, admin = self.scene, self.scene.client.admin
-        eventually(lambda: not self._held(), 15.0, describe=lambda: f"held: {self._held()}")
-        unfinished = admin.tidelogOperations.find({"state": {"$nin": sorted(TERMINAL)}})
-        assert [one["kind"] for one in unfinished] == []
-        if (self.case.driver, self.case.action) != (Driver.RESTORE, "permanent"):
-            # What a restore that failed for good had set aside is removed by the next one.
-            assert self._temporary() == []
+        check_quiet(admin, [scene.client])
         if self.case.driver is Driver.ADOPT and not self._is_ours():
             self._again("storage", "adopt", "-y")
-        if self.case.driver is Driver.RESYNC or self.case in LISTED_BY_RESYNC:
+        if self.case.driver is Driver.RESYNC:
             self._again("config", "--force-resync")
         self._check_listed()
         verified = scene.ctl.ok("verify", "--deep", "--max-age", "0", "--wait", within_s=120)
         assert verified["harmed"] == 0, verified
         assert verified["harmed_ranges"] == [], verified
+        sweep(admin, scene.ctl, scene.repository)
+        if not self._is_encrypted:
+            assert unnamed(scene.repository, with_slices=not self._is_slicing) == []
 
     def check_usable(self) -> None:
         """The next backup and its restore work; with slices, to the moment of the last write."""
@@ -216,7 +212,7 @@ class _Stage:
         scene.client.drop_database("shop")
         scene.restore(name)
         assert_same(self.expected, scene.fingerprint())
-        assert self._temporary() == []
+        assert temporary(scene.client) == []
 
     def _check_listed(self) -> None:
         scene = self.scene
@@ -225,13 +221,16 @@ class _Stage:
         )
         listed = sorted(one["name"] for one in scene.ctl.ok("list")["snapshots"])
         assert listed == published
-        if self.case.driver in (Driver.ENABLE, Driver.ROTATE, Driver.ENCRYPTED_BACKUP):
-            return  # manifests are sealed
-        named = {key for name in published for key in chunk_keys(scene.manifest(name))}
-        chunks = set(scene.listing("chunks/"))
-        assert named <= chunks
-        if self.case.action != "permanent":
-            assert len(chunks - named) <= IN_FLIGHT, chunks - named
+
+    @property
+    def _is_encrypted(self) -> bool:
+        """Whether manifests are sealed."""
+        return self.case.driver in (Driver.ENABLE, Driver.ROTATE, Driver.ENCRYPTED_BACKUP)
+
+    @property
+    def _is_slicing(self) -> bool:
+        """Whether the oplog is, or was, archived beside backups."""
+        return self.case.driver in (Driver.SLICING, Driver.DELETE_PITR)
 
     def _again(self, *command: str) -> None:
         """What failed for good may be asked for again."""
@@ -240,27 +239,7 @@ class _Stage:
     def _is_ours(self) -> bool:
         return any(self.scene.repository.glob("owners/*"))
 
-    def _held(self) -> list[Any]:
-        found = self.scene.client.admin.tidelogLeases.find(
-            {"owner": {"$ne": None}, "_id": {"$regex": "^(lead|work)/"}}
-        )
-        return list(found)
-
-    def _temporary(self) -> list[str]:
-        client = self.scene.client
-        names = [
-            f"{database}.{name}"
-            for database in client.list_database_names()
-            for name in client[database].list_collection_names()
-        ]
-        return [name for name in names if "tidelogTmp" in name or ".tmp" in name]
-
 
 def _encryption(action: str, variable: str) -> tuple[str, ...]:
     given = ("--provider", "passphrase", "--passphrase-env", variable)
     return ("encryption", action, *given, "-y")
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether the process stands still by a signal."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

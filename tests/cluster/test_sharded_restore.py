@@ -15,6 +15,7 @@ from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod import ShardedCluster
 from tests.support.mongod.sharded import ClusterOptions
+from tests.support.sharded_scene import SAME, Seen, furnish
 from tests.support.transfers import (
     DATABASE,
     Moment,
@@ -29,7 +30,6 @@ pytestmark = pytest.mark.timeout(300)
 MOMENTS = int(os.environ.get("TIDELOG_TEST_MOMENTS", "3"))
 """How many random moments are restored to."""
 LONG_S = 180.0
-SAME = {"s0": "s0", "s1": "s1"}
 
 
 @pytest.fixture
@@ -49,28 +49,6 @@ def ctl(sharded: ShardedCluster, agents: Agents, tmp_path: Path) -> Ctl:
     return found
 
 
-class Seen:
-    """What the cluster looks like at a moment at which nothing is under way."""
-
-    def __init__(self, cluster: ShardedCluster, names: dict[str, str]) -> None:
-        self.hashes = {
-            shard: {
-                database: cluster.client_of(here)[database].command("dbHash")["collections"]
-                for database in (DATABASE, "shop")
-            }
-            for shard, here in names.items()
-        }
-        back = {here: shard for shard, here in names.items()}
-        self.routing = {
-            row["_id"]: (
-                row["key"],
-                row["uuid"],
-                [(c["min"], c["max"], back[c["shard"]]) for c in cluster.chunks(row["_id"])],
-            )
-            for row in cluster.config.client()["config"]["collections"].find()
-        }
-
-
 def test_moments_of_a_busy_cluster(
     sharded: ShardedCluster, agents: Agents, ctl: Ctl, tmp_path: Path
 ) -> None:
@@ -78,7 +56,7 @@ def test_moments_of_a_busy_cluster(
     and keys, and orphans lie about. Then to random moments, and into another cluster that has other
     names and one shard more."""
     ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanMin=0.03")
-    _furnish(sharded)
+    furnish(sharded)
     transfers = Transfers(sharded, accounts=10, threads=3, pause_s=0.01)
     transfers.create()
     with transfers:
@@ -124,7 +102,7 @@ def test_moments_of_a_busy_cluster(
 def test_nothing_is_touched_unless_all_shards_can_be_restored(
     sharded: ShardedCluster, ctl: Ctl, tmp_path: Path
 ) -> None:
-    _furnish(sharded)
+    furnish(sharded)
     name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
     chunk = next((tmp_path / "store").glob("**/chunks/rs-b/bundles/*"))
     chunk.write_bytes(chunk.read_bytes()[:-1])
@@ -149,7 +127,7 @@ def test_killed_part_is_gone_on_with(
 ) -> None:
     sharded.start_balancer()
     setting = sharded.balancer_setting()
-    _furnish(sharded)
+    furnish(sharded)
     sharded.create_database(DATABASE)
     name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
     seen = Seen(sharded, SAME)
@@ -177,18 +155,6 @@ def test_killed_part_is_gone_on_with(
     after = Seen(sharded, SAME)
     assert (after.hashes, after.routing) == (seen.hashes, seen.routing)
     eventually(lambda: sharded.balancer_setting() == setting, 20.0)
-
-
-def _furnish(cluster: ShardedCluster) -> None:
-    """A database on the other shard: unsharded, hashed, and such as will change."""
-    cluster.create_database("shop", "s1")
-    shop = cluster.client_of("s1")["shop"]
-    shop["plain"].insert_many([{"_id": n} for n in range(50)])
-    cluster.shard_collection("shop.hashed", {"k": "hashed"})
-    for name in ("gone", "again", "refined"):
-        cluster.shard_collection(f"shop.{name}", {"k": 1})
-        shop[name].insert_many([{"_id": n, "k": n, "j": n} for n in range(50)])
-    shop["refined"].create_index([("k", 1), ("j", 1)])
 
 
 def _rearrange(cluster: ShardedCluster) -> None:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from agent.wire.leases import TTL_S
+from tests.support.agents import AgentProcess
+from tests.support.eventually import eventually
+
+HIT_WITHIN_S: Final = 90.0
 
 
 class Driver(StrEnum):
@@ -27,10 +38,9 @@ class Driver(StrEnum):
     SCHEDULE = "a schedule's moment"
 
     @property
-    def is_apart(self) -> bool:
-        """It needs shards and config servers, or the time of a schedule: not of the suite of one
-        node and a command."""
-        return self in (Driver.SHARDED_BACKUP, Driver.SHARDED_RESTORE, Driver.SCHEDULE)
+    def is_sharded(self) -> bool:
+        """It needs shards and config servers."""
+        return self in (Driver.SHARDED_BACKUP, Driver.SHARDED_RESTORE)
 
 
 ACTIONS: Final = ("transient", "permanent", "cancel", "kill", "stop")
@@ -102,13 +112,63 @@ class Case(NamedTuple):
         return f"{self.point}-{self.action}"
 
 
+ON_SHARD: Final = frozenset({"restore.orphans_removed"})
+"""Points of sharded clusters that a shard's agent passes, not the config servers'."""
+
 CASES: Final = tuple(Case(point, action) for point in DRIVEN_BY for action in ACTIONS)
 
 IN_CI: Final = (
     Case("backup.published", "permanent"),
-    Case("verify.recorded", "transient"),
-    Case("resync.published", "cancel"),
-    Case("delete.withdrawn", "kill"),
+    Case("snapshot.chunk_stored", "kill"),
+    Case("oplog.run_recorded", "cancel"),
     Case("restore.created", "stop"),
+    Case("restore.checkpoint", "permanent"),
+    Case("delete.withdrawn", "permanent"),
+    Case("verify.recorded", "transient"),
 )
-"""An action each, of different commands: about a minute."""
+"""Each action, and each kind of durable act: an object, a control document, publishing, the target,
+a deletion, a record of what was found. About two minutes."""
+
+
+def chosen(*, is_sharded: bool) -> tuple[Case, ...]:
+    """Rows for one replica set, or for a sharded cluster. The whole table when TIDELOG_CRASH is
+    `all`; the rows whose names hold one of its words; without it `IN_CI`."""
+    wanted = os.environ.get("TIDELOG_CRASH", "")
+    rows = [case for case in CASES if case.driver.is_sharded == is_sharded]
+    if not wanted:
+        return tuple(case for case in rows if case in IN_CI)
+    words = wanted.split(",")
+    return tuple(c for c in rows if wanted == "all" or any(word in str(c) for word in words))
+
+
+def let_it_fail(
+    case: Case,
+    agent: AgentProcess,
+    operation: Callable[[], dict[str, Any]] | None,
+    story: Callable[[], str],
+) -> None:
+    """Wait until the fault has happened, and bring the agent back. `operation` reads the document
+    of what the command asked for, if there is one."""
+    if case.action in ("kill", "cancel"):
+        eventually(lambda: not agent.is_running, HIT_WITHIN_S, describe=story)
+        assert agent.reap() == (-9 if case.action == "kill" else 0), agent.log_tail()
+        agent.kill()
+        agent.start()
+        agent.wait_announced()
+    elif case.action == "stop":
+        eventually(lambda: _is_stopped(agent.pid), HIT_WITHIN_S, describe=story)
+        time.sleep(TTL_S + 1.0)
+        agent.resume()
+    else:
+        said = f"fault injected at {case.point}"
+
+        def happened() -> bool:
+            document = json.dumps(operation(), default=str) if operation is not None else ""
+            return said in document or said in agent.log_text()
+
+        eventually(happened, HIT_WITHIN_S, describe=story)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the process stands still by a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -25,6 +25,7 @@ from agent.errors import (
     Permanent,
     Refused,
     StorageUnavailable,
+    StoreUnavailable,
 )
 from agent.faults import fault_point
 from agent.operations.backup.agreement import (
@@ -153,9 +154,8 @@ class BackupKind:
             )
         _, late = await for_each(left, publish)
         lost |= late
-        await fault_point("backup.published")
         backup = _catalogued(list(published.values()))
-        await services.catalog.publish_backup(backup)
+        await _list(lead, backup)
         for profile in published:
             async with opened(services, lead.settings, profile) as storage:
                 await _forget_journals(storage, backup)
@@ -169,6 +169,20 @@ class BackupKind:
         ]
         first = next(iter(addresses.values()))
         return {**backup.to_result(), "storage_path": first, "copies": copies, LOST: lost}
+
+
+async def _list(lead: LeadContext, backup: Backup) -> None:
+    """For all to see. Storage publishes it already, so nothing that hinders this makes the backup
+    a failed one: it is tried again, by this lead or the next. Raises `StoreUnavailable`, `Conflict`
+    where another is listed under the name."""
+    try:
+        await fault_point("backup.published")
+        await lead.services.catalog.publish_backup(backup)
+    except (Permanent, ConfigError) as error:
+        raise StoreUnavailable(
+            f"the backup {backup.id} is on storage and cannot be listed now: {error}",
+            hint="if this goes on, the next 'ctl cleanup' lists it, or 'ctl config --force-resync'",
+        ) from error
 
 
 async def _check_name(storage: Storage, name: str) -> None:
@@ -366,12 +380,12 @@ async def _publish(storage: Storage, backup: Backup) -> None:
 async def _forget_journals(storage: Storage, backup: Backup) -> None:
     """A published backup needs its journals no more. It is published, so a storage that refuses to
     delete does not make it fail."""
-    keys = [
-        item.key
-        for share in backup.replsets
-        async for item in storage.list(journal_prefix(backup.id, share.replset))
-    ]
     try:
+        keys = [
+            item.key
+            for share in backup.replsets
+            async for item in storage.list(journal_prefix(backup.id, share.replset))
+        ]
         await storage.delete(keys)
     except Permanent as error:
         log.warning("backup.journals_kept", backup=backup.id, error=str(error))

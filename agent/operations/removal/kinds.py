@@ -12,10 +12,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from agent.errors import ConfigError, Permanent, Refused, StorageUnavailable, Transient
+from agent.errors import (
+    ConfigError,
+    Permanent,
+    Refused,
+    StorageUnavailable,
+    TidelogError,
+    Transient,
+)
 from agent.faults import fault_point
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.deletion import delete_backup
+from agent.operations.listing import list_backup, list_missing
 from agent.operations.removal.copies import with_places
 from agent.operations.removal.plan import Plan, Reason, planned, read_known
 from agent.operations.removal.slices import Removed, remove_slices
@@ -126,10 +134,23 @@ class _Removal:
         storage = await self._storage(profile)
         lead.lease.check()
         await lead.services.catalog.withdraw_copy(reason.name, repository)
-        await fault_point("delete.withdrawn")
-        objects = await delete_backup(storage, reason.name, check=lead.lease.check)
+        try:
+            await fault_point("delete.withdrawn")
+            objects = await delete_backup(storage, reason.name, check=lead.lease.check)
+        except (Permanent, Refused, ConfigError) as error:
+            await self._list_again(storage, reason.name, profile, error)
+            raise
         lead.log.info("backup.deleted", backup=reason.name, reason=reason.reason, objects=objects)
         return objects
+
+    async def _list_again(
+        self, storage: Storage, name: str, profile: str, error: TidelogError
+    ) -> None:
+        """It cannot go for good: as long as storage publishes it, it is a backup, and listed."""
+        try:
+            await list_backup(self._lead.services.catalog, storage, name, profile)
+        except TidelogError as other:
+            error.add_note(f"it could not be listed again: {other}")
 
     async def _trim(self) -> Removed:
         lead, plan = self._lead, self._plan
@@ -165,9 +186,10 @@ class _Removal:
             try:
                 storage = await self._storage(profile)
                 label = "" if profile == MAIN else f" on {profile}"
-                await Sweep(
-                    self._lead, storage, now=state.now, known=state.orphans, label=label
-                ).run(swept)
+                sweep = Sweep(self._lead, storage, now=state.now, known=state.orphans, label=label)
+                await sweep.run(swept)
+                catalog = self._lead.services.catalog
+                swept.listed += await list_missing(catalog, storage, sweep.published, profile)
             except (Transient, Permanent, Refused, ConfigError) as error:
                 if profile == MAIN:
                     raise
@@ -205,5 +227,6 @@ def _told(swept: Swept) -> dict[str, Any]:
         "objects": swept.objects,
         "size": swept.size_bytes,
         "writers": swept.writers[:100],
+        "listed": swept.listed[:100],
         "waiting": {name: left.to_json() for name, left in sorted(swept.left.items())[:100]},
     }

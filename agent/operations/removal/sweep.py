@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -74,6 +74,8 @@ class Swept:
     writers: list[str] = field(default_factory=list)
     left: dict[str, Orphans] = field(default_factory=dict)
     """What is left alone until its grace is over."""
+    listed: list[str] = field(default_factory=list)
+    """Published backups that the catalogue did not know, and knows now."""
 
 
 class Sweep:
@@ -98,6 +100,11 @@ class Sweep:
         self._published: dict[str, Backup] = {}
         self._gone: set[str] = set()
         """Chunks that went with the folder of their backup."""
+
+    @property
+    def published(self) -> Iterable[Backup]:
+        """The backups that the storage publishes, once `run` has listed them."""
+        return self._published.values()
 
     async def run(self, swept: Swept) -> None:
         """Find, and remove what is due, adding to what was swept. Raises `IntegrityError`, with

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from agent import faults
-from agent.errors import Conflict, NotFound, Refused, StorageUnavailable
+from agent.errors import Conflict, IntegrityError, NotFound, Refused, StorageUnavailable
 from agent.operations.removal.holds import with_hold
 from agent.operations.removal.plan import check_not_doomed
 from agent.wire.operations import Kind, State
@@ -303,6 +303,31 @@ async def test_what_nobody_remembers_waits_from_when_it_was_seen_first(bench: Be
     # The slice that no journal names cannot be told from one of PITR without its operation.
     assert (await sweep(bench))["objects"] == 4
     assert [key.split("/")[0] for key in await bench.keys()] == ["slices"]
+
+
+async def test_what_storage_publishes_and_nobody_lists_is_listed_by_the_next_sweep(
+    bench: Bench,
+) -> None:
+    await bench.back_up("b1", bench.now - 200)
+    await bench.back_up("b2", bench.now - 100)
+    await bench.catalog.withdraw_backup("b1")
+    before = await bench.keys()
+    assert (await sweep(bench))["listed"] == ["b1"]
+    assert {one.id for one in await bench.catalog.backups()} == {"b1", "b2"}
+    assert (await sweep(bench))["listed"] == []
+    assert await bench.keys() == before
+
+
+async def test_a_deletion_that_fails_for_good_leaves_the_backup_listed(bench: Bench) -> None:
+    await bench.back_up("b1", bench.now - 200)
+    await bench.back_up("b2", bench.now - 100)
+    (harmed,) = bench.path.glob("backups/b2/*/manifest-*")
+    harmed.chmod(0o600)
+    harmed.write_bytes(b"decayed")
+    with pytest.raises(IntegrityError):
+        await bench.do(Kind.DELETE_BACKUP, DeleteBackupSpec(names=("b1",)))
+    assert (await bench.catalog.backup("b1")).id == "b1"
+    assert "backups/b1/backup.json" in await bench.keys()
 
 
 async def test_chunks_that_were_read_again_go_and_the_backup_stays(bench: Bench) -> None:

@@ -1,0 +1,43 @@
+"""What is in a sharded cluster that tests back up and restore, and what it looks like."""
+
+from __future__ import annotations
+
+from tests.support.mongod import ShardedCluster
+from tests.support.transfers import DATABASE
+
+SAME = {"s0": "s0", "s1": "s1"}
+"""The shards here by what they were: nothing was renamed."""
+
+
+class Seen:
+    """What the cluster looks like at a moment at which nothing is under way."""
+
+    def __init__(self, cluster: ShardedCluster, names: dict[str, str]) -> None:
+        self.hashes = {
+            shard: {
+                database: cluster.client_of(here)[database].command("dbHash")["collections"]
+                for database in (DATABASE, "shop")
+            }
+            for shard, here in names.items()
+        }
+        back = {here: shard for shard, here in names.items()}
+        self.routing = {
+            row["_id"]: (
+                row["key"],
+                row["uuid"],
+                [(c["min"], c["max"], back[c["shard"]]) for c in cluster.chunks(row["_id"])],
+            )
+            for row in cluster.config.client()["config"]["collections"].find()
+        }
+
+
+def furnish(cluster: ShardedCluster) -> None:
+    """A database on the other shard: unsharded, hashed, and such as will change."""
+    cluster.create_database("shop", "s1")
+    shop = cluster.client_of("s1")["shop"]
+    shop["plain"].insert_many([{"_id": n} for n in range(50)])
+    cluster.shard_collection("shop.hashed", {"k": "hashed"})
+    for name in ("gone", "again", "refined"):
+        cluster.shard_collection(f"shop.{name}", {"k": 1})
+        shop[name].insert_many([{"_id": n, "k": n, "j": n} for n in range(50)])
+    shop["refined"].create_index([("k", 1), ("j", 1)])
