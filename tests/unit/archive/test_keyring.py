@@ -10,13 +10,14 @@ from agent.archive.keyring import TRUST_S
 from agent.archive.layout import KEYS, chunk_key, data_key_key, policy_key
 from agent.archive.objects import get_json, put_json
 from agent.archive.policies import read_policies
-from agent.archive.vault import stored_name, with_one_key, write_for
+from agent.archive.vault import keyring_of, stored_name, with_one_key, write_for
 from agent.errors import IntegrityError, KeyUnusable, ObjectExists, Refused
 from agent.operations.deletion import delete_backup
 from agent.operations.keys_kept import add_wraps, probe
 from agent.storage.base import put_bytes
 from agent.storage.fanout import FanOut
 from agent.storage.memory import MemoryStorage
+from agent.storage.routed import Routed
 from agent.wire.encryption import Kek, Policy, follows
 from tests.support.vaults import NOW, SECOND, Vaults
 
@@ -201,3 +202,28 @@ async def test_storages_written_to_as_one_hold_the_same_key() -> None:
     for vaults in (first, second):
         assert any(key.startswith(KEYS) for key in vaults.objects.keys)
         assert await get_json(await vaults.open(), KEY + ".enc") == b"{}"
+
+
+@pytest.mark.parametrize(("base_keys", "main_keys"), [(True, True), (True, False), (False, True)])
+async def test_a_backup_elsewhere_and_slices_of_main_are_each_opened_with_their_own_keys(
+    base_keys: bool, main_keys: bool
+) -> None:
+    base, main = Vaults(), Vaults(environment={"KEY": SECOND})
+    names = {}
+    keys = {"backup": KEY, "pitr": "slices/rs0/20261122/x.json.zst"}
+    for vaults, kind, has_keys in ((base, "backup", base_keys), (main, "pitr", main_keys)):
+        if has_keys:
+            await vaults.policy()
+        storage = await vaults.open()
+        await write_for(storage, kind, "rs0")
+        names[kind] = stored_name(storage, keys[kind])
+        await put_json(storage, names[kind], f"of the {kind}")
+    routed = Routed(await base.open(), await main.open(), [names["pitr"]])
+    for kind, name in names.items():
+        assert await get_json(routed, name) == f"of the {kind}".encode()
+        keyring = keyring_of(routed, name)
+        assert keyring is not None
+        has_keys = base_keys if kind == "backup" else main_keys
+        assert (await keyring.policy() is not None) is has_keys
+    await write_for(routed, "restore", "r1")
+    assert stored_name(routed, "restores/r1/state.json").endswith(".enc") is base_keys
