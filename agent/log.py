@@ -121,6 +121,7 @@ EVENTS: Final = {
     "sweep.waiting": "leftovers are seen and wait for their grace",
     "storage.check_failed": "this agent cannot use the storage of the settings",
     "storage.retry": "a request to the storage is made again",
+    "storage.worry": "the storage works, and soon will not: its credentials end",
     "export.written": "a backup lies as a mongodump directory on the agent's host",
     "scratch.leftover_removed": "what a proof left that did not end by itself was removed",
     "verify.proved": "a backup was restored into a scratch mongod, which found it sound",

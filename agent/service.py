@@ -191,7 +191,9 @@ async def _assemble(
             services.settings,
             node.host,
             condition,
-            lambda settings, profile: _told(lambda: check_storage(services, settings, profile)),
+            lambda settings, profile: _told(
+                lambda: check_storage(services, settings, profile, counters[profile])
+            ),
             settings_wakeup,
             clock,
         ),

@@ -63,6 +63,8 @@ class Condition:
     priority: float | None = None
     storage_error: str | None = None
     profile_errors: dict[str, str] = field(default_factory=dict)
+    storage_warnings: dict[str, str] = field(default_factory=dict)
+    """By profile: what will soon be a fault."""
     reports: tuple[StorageReport, ...] = ()
     storage_error_type: str | None = None
     """The name of the error in `agent.errors`."""
@@ -179,6 +181,7 @@ class Heartbeat:
             pid=os.getpid(),
             storage_error=self.condition.storage_error,
             profile_errors=dict(self.condition.profile_errors),
+            storage_warnings=dict(self.condition.storage_warnings),
             reports=self.condition.reports,
             storage_settings_version=self.condition.storage_settings_version,
             key_policies=self.condition.key_policies,

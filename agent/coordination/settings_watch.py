@@ -35,8 +35,9 @@ class SettingsWatch:
     settings: SettingsStore
     host: str
     condition: Condition
-    check_storage: Callable[[Settings, str], Awaitable[None]]
-    """Proves that this agent can use the storage of a profile. Raises `TidelogError`."""
+    check_storage: Callable[[Settings, str], Awaitable[str | None]]
+    """Proves that this agent can use the storage of a profile; answers what is worth a warning.
+    Raises `TidelogError`."""
     wakeup: Wakeup
     """Should not be woken by what concerns operations only."""
     clock: Clock
@@ -60,10 +61,13 @@ class SettingsWatch:
         if changed:
             self.condition.priority = priority_of(self.host, settings)
         if changed or self._is_check_due():
-            errors = await self._check_all(settings)
+            errors, warnings = await self._check_all(settings)
             for profile, error in errors.items():
                 if str(error) != self._known(profile):
                     log.warning("storage.check_failed", profile=profile, error=str(error))
+            for profile, warning in warnings.items():
+                log.warning("storage.worry", profile=profile, warning=warning)
+            self.condition.storage_warnings = warnings
             main = errors.pop(MAIN, None)
             self.condition.storage_error = None if main is None else str(main)
             self.condition.storage_error_type = None if main is None else type(main).__name__
@@ -84,29 +88,33 @@ class SettingsWatch:
             return self.condition.storage_error
         return self.condition.profile_errors.get(profile)
 
-    async def _check_all(self, settings: Settings) -> dict[str, TidelogError]:
-        """What is wrong with which profile; all are looked at at once."""
+    async def _check_all(
+        self, settings: Settings
+    ) -> tuple[dict[str, TidelogError], dict[str, str]]:
+        """What is wrong with which profile, and what soon will be; all are looked at at once."""
         errors: dict[str, TidelogError] = {}
+        warnings: dict[str, str] = {}
 
         async def check(profile: str) -> None:
-            error = await self._check(settings, profile)
-            if error is not None:
-                errors[profile] = error
+            found = await self._check(settings, profile)
+            if isinstance(found, TidelogError):
+                errors[profile] = found
+            elif found is not None:
+                warnings[profile] = found
 
         async with asyncio.TaskGroup() as group:
             for profile in names(settings):
                 group.create_task(check(profile))
-        return errors
+        return errors, warnings
 
-    async def _check(self, settings: Settings, profile: str) -> TidelogError | None:
+    async def _check(self, settings: Settings, profile: str) -> TidelogError | str | None:
         try:
             async with asyncio.timeout(CHECK_WITHIN_S):
-                await self.check_storage(settings, profile)
+                return await self.check_storage(settings, profile)
         except TidelogError as error:
             return error
         except TimeoutError:
             return StorageUnavailable(f"the storage did not answer within {CHECK_WITHIN_S:g} s")
-        return None
 
 
 def priority_of(host: str, settings: Settings) -> float | None:

@@ -10,19 +10,24 @@ from agent.operations.context import Services
 from agent.operations.copies import opened
 from agent.operations.repository import Marker, looked_at, read_marker
 from agent.storage.base import Storage
+from agent.storage.describing import ending_in_words
 from agent.storage.examining import Examination, examine
+from agent.storage.observing import StorageCounters
 from agent.storage.registry import StorageOptions, open_bare
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import StorageCheckRequest, StorageReport
 
 
-async def check_storage(services: Services, settings: Settings, profile: str) -> None:
-    """Prove that it can be used. Raises `TidelogError`."""
+async def check_storage(
+    services: Services, settings: Settings, profile: str, counters: StorageCounters
+) -> str | None:
+    """Prove that it can be used; answers what is worth a warning. Raises `TidelogError`."""
     async with opened(services, settings, profile) as storage:
         await storage.verify()
         with suppress(StoreUnavailable):  # no fault of the storage
             await looked_at(services, settings, profile, storage)
+    return ending_in_words(counters.credentials_left_s)
 
 
 async def report_on(services: Services, request: StorageCheckRequest) -> StorageReport:

@@ -12,6 +12,7 @@ import structlog
 from agent.clock import Clock, SystemClock
 from agent.errors import PermissionDenied, StorageFull, Throttled, TidelogError, Transient
 from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.describing import Ending
 
 _ITS_FAULT: Final = (Transient, PermissionDenied, StorageFull)
 """Not among them: an object that is not there, which is an answer."""
@@ -46,6 +47,9 @@ class StorageCounters:
     failing_since: float | None = None
     """When the first attempt failed of those that no success followed; by the process's clock."""
 
+    credentials_left_s: float | None = None
+    """As of the last call; None: they do not end, or are renewed by themselves."""
+
     def answered(self) -> None:
         """The storage did what was asked, or said why that cannot be."""
         self.failing_since = None
@@ -70,7 +74,9 @@ class Observer:
         *,
         clock: Clock | None = None,
         log: Any = None,
+        ending: Ending | None = None,
     ) -> None:
+        self._ending = ending
         self.counters = counters if counters is not None else StorageCounters()
         self._clock = clock or SystemClock()
         self._log = (log if log is not None else structlog.get_logger()).bind(storage=address)
@@ -96,6 +102,8 @@ class Observer:
             counts.objects += own.objects
             counts.seconds += seconds
             self._judge(failure)
+            if self._ending is not None:
+                self.counters.credentials_left_s = self._ending.credentials_left_s
             fields: dict[str, Any] = {"key": key, "seconds": round(seconds, 4)}
             fields |= {"bytes": own.bytes} if own.bytes else {}
             fields |= {"objects": own.objects} if own.objects else {}

@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 from agent.clock import Clock, SystemClock
 from agent.errors import ConfigError
 from agent.storage.base import Storage
+from agent.storage.describing import Ending
 from agent.storage.limiting import LimitingStorage, TokenBucket
 from agent.storage.observing import Observer, ObservingStorage, StorageCounters
 from agent.storage.retrying import RetryingStorage, RetryPolicy
@@ -112,7 +113,10 @@ def wrap(
     """A driver with all wrappers around it."""
     chosen = options or StorageOptions()
     ticking = clock or SystemClock()
-    observer = Observer(driver.address, chosen.counters, clock=ticking, log=chosen.log)
+    ending = driver if isinstance(driver, Ending) else None
+    observer = Observer(
+        driver.address, chosen.counters, clock=ticking, log=chosen.log, ending=ending
+    )
     if heard is not None:
         heard.observer = observer
     limited = LimitingStorage(

@@ -127,6 +127,10 @@ AGENT: Final = {
     "storage_failing_seconds": Metric(
         "Since when no attempt has succeeded after one that failed; 0 when all is well.", _STORAGE
     ),
+    "storage_credentials_left_seconds": Metric(
+        "For how long its credentials are good; absent where they do not end by themselves.",
+        _STORAGE,
+    ),
     "key_usable": Metric("1 if the encryption keys open what they should; absent without keys."),
     "log_events_total": _counter("Events logged, by name (docs/operations.md).", ("event",)),
     "log_events_dropped_total": _counter("Events that found no room on their way to ctl logs.", ()),

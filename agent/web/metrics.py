@@ -138,6 +138,8 @@ def _of_storages(view: View) -> Iterator[Sample]:
             yield "storage_failures_total", float(count), (storage, error)
         since = counters.failing_since
         yield "storage_failing_seconds", 0.0 if since is None else view.now_s - since, (storage,)
+        if counters.credentials_left_s is not None:
+            yield "storage_credentials_left_seconds", counters.credentials_left_s, (storage,)
 
 
 def _of_safety(overview: Overview, safety: Safety) -> Iterator[Sample]:

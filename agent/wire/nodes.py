@@ -46,6 +46,8 @@ class NodeStatus(Record):
     pid: int = 0
     storage_error: str | None = None
     profile_errors: dict[str, str] = Field(default_factory=dict)
+    storage_warnings: dict[str, str] = Field(default_factory=dict)
+    """By profile: what will soon be a fault, such as credentials that end."""
     """What is wrong with the storages of the other profiles, as this agent finds them."""
     storage_settings_version: int | None = None
     """The version of the settings that the storage check was made with."""

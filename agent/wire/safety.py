@@ -247,6 +247,9 @@ def _of_node(node: NodeStatus) -> list[Finding]:
     if node.storage_error is not None:
         text = f"{node.host} cannot use the storage: {node.storage_error}"
         found.append(Finding("storage-unusable", Level.UNSAFE, text, "docs/troubleshooting.md"))
+    for profile, warning in sorted(node.storage_warnings.items()):
+        text = f"{node.host}, storage {profile}: {warning}"
+        found.append(Finding("storage-worry", Level.RISK, text, "docs/storage"))
     if is_excluded(node):
         why = f"{duration(node.lag_s)} behind" if node.role in _FIT else f"it is {node.role}"
         text = f"{node.host} can do nothing: {why}"

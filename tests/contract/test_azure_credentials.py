@@ -13,8 +13,12 @@ import pytest
 from agent.errors import ConfigError, PermissionDenied
 from agent.storage.azure.driver import AzureStorage
 from agent.storage.base import Storage, get_bytes, put_bytes
+from agent.storage.describing import ending_in_words
+from agent.storage.observing import StorageCounters
 from agent.storage.precedence import Link
+from agent.storage.registry import StorageOptions, open_storage
 from agent.storage.surroundings import Surroundings
+from agent.wire.storage_settings import StorageSettings
 from tests.support.servers.azurite import ACCOUNT, KEY, Azurite, secure_azurite, shared_azurite
 from tests.support.servers.tokens import CLIENT, SUBJECT_TOKEN, TENANT, TokenService
 
@@ -185,3 +189,20 @@ async def test_who_wins(
     nowhere = "https://account.blob.core.windows.net"
     async with opened(azurite, given, environment, endpointUrl=nowhere) as storage:
         assert storage.credentials.link is link
+
+
+async def test_a_sas_token_that_ends_soon_is_warned_of(azurite: Azurite) -> None:
+    for lifetime_s, is_warned in ((600.0, True), (30 * 86_400.0, False)):
+        token = azurite.sas(lifetime_s=lifetime_s)
+        section = azurite.settings(secrets.token_hex(4), credentials={"sasToken": token})
+        counters = StorageCounters()
+        storage = await open_storage(
+            StorageSettings(type="azure", azure=section), StorageOptions(counters=counters)
+        )
+        await storage.verify()
+        await storage.aclose()
+        left_s = counters.credentials_left_s
+        assert left_s is not None
+        assert lifetime_s - 100 < left_s <= lifetime_s
+        warning = ending_in_words(left_s)
+        assert (warning is not None) is is_warned

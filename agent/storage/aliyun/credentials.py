@@ -102,6 +102,10 @@ class CredentialChain:
             fetch = self._assuming(fetch, choice.role)
         return Signer(fetch, choice, self._surroundings)
 
+    async def whoami(self, keys: Keys) -> str:
+        """The ARN of whom keys belong to. Raises errors of `agent.errors`."""
+        return await self._sts.caller(keys)
+
     def _around(self, *names: str) -> str | None:
         found = (self._surroundings.environment.get(name) for name in names)
         return next(filter(None, found), None)

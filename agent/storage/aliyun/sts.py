@@ -48,6 +48,14 @@ class Sts:
         more = {"OIDCProviderArn": provider, "OIDCToken": token}
         return await self._ask("AssumeRoleWithOIDC", role, session_name, more, None)
 
+    async def caller(self, keys: Keys) -> str:
+        """GetCallerIdentity, which everybody may ask."""
+        what = "cannot ask whose keys these are"
+        try:
+            return str((await self._service.call("GetCallerIdentity", {}, keys)).get("Arn"))
+        except Answered as error:
+            raise refused(error, what) from error
+
     def session_name(self, given: str | None) -> str:
         """Names the node in the audit log, of 2 to 64 characters that STS takes."""
         name = _NOT_IN_SESSION_NAMES.sub("-", self._surroundings.session_name(given))

@@ -12,48 +12,62 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob.aio import ContainerClient
 
 from agent.errors import ConfigError, PermissionDenied
-from agent.storage.azure.credentials import CredentialChain, Login, sas_expiry
-from agent.storage.azure.errors import VENDOR_ERRORS, CredentialsExpired, translated
+from agent.storage.answers import CredentialsExpired
+from agent.storage.azure.credentials import (
+    TOKEN_SCOPE,
+    CredentialChain,
+    Login,
+    identity_in,
+    sas_fact,
+)
+from agent.storage.azure.errors import VENDOR_ERRORS, translated
 from agent.storage.bodies import RequestBody
+from agent.storage.cloud import CloudConnection
+from agent.storage.describing import skew_s
 from agent.storage.http import new_session
-from agent.storage.pacing import Pace
 from agent.storage.precedence import Choice
-from agent.storage.retrying import Attempts
 from agent.storage.surroundings import Surroundings
 from agent.version import VERSION
 from agent.wire.storage_azure import AzureSettings
 
 T = TypeVar("T")
 
-MAX_CONNECTIONS: Final = 32
 CONNECT_TIMEOUT_S: Final = 10
 READ_TIMEOUT_S: Final = 60
 LARGE_BYTES: Final = 1 << 20
 MAX_PUT_BYTES: Final = 4 << 30
 """What is one part is one request: the SDK is never to cut it anew."""
+_RIGHTS: Final = {
+    "write": "Microsoft.Storage/…/blobs/write, or rcw in the SAS token",
+    "read": "Microsoft.Storage/…/blobs/read, or r in the SAS token",
+    "list": "Microsoft.Storage/…/blobs/read, or l in the SAS token",
+    "delete": "Microsoft.Storage/…/blobs/delete, or d in the SAS token",
+}
+"""What each action takes, for those that it is refused to."""
 TOKEN_IS_NEW_S: Final = 60.0
 """A token that is refused so soon after it was fetched will not get better by another one."""
 
 
-class Connection:
+class Connection(CloudConnection):
     """Create it with `Connection.open`."""
 
     def __init__(
         self, settings: AzureSettings, surroundings: Surroundings, stack: AsyncExitStack
     ) -> None:
-        self.settings = settings
-        self.surroundings = surroundings
-        self.pace = Pace(MAX_CONNECTIONS, surroundings.clock)
-        self._stack = stack
         self._chain = CredentialChain(settings, surroundings)
+        self._login = self._chain.login()
+        super().__init__(
+            f"azure://{self._login.account}/{settings.container}", settings.prefix, surroundings
+        )
+        self.settings = settings
+        self._stack = stack
         self._transport: Any = None
         self._client: ContainerClient | None = None
         self._identity: Any = None
         self._identity_since = 0.0
-        self._login = self._chain.login()
         self._served_at: datetime | None = None
-        where = f"{self._login.account}/{settings.container}"
-        self.address = f"azure://{where}" + (f"/{settings.prefix}" if settings.prefix else "")
+        self.skew_s: float | None = None
+        """The host's clock minus the server's, as of its last answer."""
 
     @classmethod
     async def open(cls, settings: AzureSettings, surroundings: Surroundings) -> Connection:
@@ -87,10 +101,25 @@ class Connection:
         return self._chain.choice
 
     @property
+    def endpoint(self) -> str:
+        """The URL of the account."""
+        return self._login.endpoint
+
+    async def identity(self) -> str | None:
+        """As whom Azure sees this agent. Raises errors of `agent.errors`."""
+        if self._login.secret is None:
+            return await self.call("ask for a token for", None, self._who)
+        return self._login.in_words
+
+    async def _who(self, _: ContainerClient) -> str:
+        token = await self._identity.get_token(TOKEN_SCOPE)
+        return identity_in(token.token)
+
+    @property
     def sas_left_s(self) -> float | None:
         """For how many seconds the SAS token is good, by the server's clock; None: there is none,
         or nothing was asked of the server yet."""
-        expiry = sas_expiry(self._login.sas) if self._login.sas else None
+        expiry = sas_fact(self._login.sas, "se") if self._login.sas else None
         if expiry is None or self._served_at is None:
             return None
         try:
@@ -99,20 +128,6 @@ class Connection:
             return None
         ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
         return (ends - self._served_at).total_seconds()
-
-    def name(self, key: str) -> str:
-        """The name in the container of a key of the repository."""
-        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
-
-    def attempts(self, verb: str, key: str) -> Attempts:
-        """A counter of the attempts at one request."""
-        around = self.surroundings
-        return Attempts(verb, key, around.policy, around.clock, around.on_retry)
-
-    def cannot(self, action: str, key: str | None) -> str:
-        """`cannot write 'a/b' in azure://account/container`."""
-        named = "" if key is None else f"{key!r} in "
-        return f"cannot {action} {named}{self.address}"
 
     async def call(
         self,
@@ -125,7 +140,7 @@ class Connection:
             try:
                 return await request(self._container())
             except (*VENDOR_ERRORS, ValueError) as error:
-                found = translated(error, self.cannot(action, key))
+                found = translated(error, self.cannot(action, key), _RIGHTS.get(action, ""))
                 if isinstance(found, PermissionDenied):
                     await self._look_again(error, found)
                 raise found from error
@@ -164,6 +179,7 @@ class Connection:
         date = response.http_response.headers.get("Date")
         if date:
             self._served_at = parsedate_to_datetime(date)
+            self.skew_s = skew_s(date)
 
     async def _look_again(self, error: BaseException, found: PermissionDenied) -> None:
         """Refused: are there other credentials by now? Raises `CredentialsExpired` if so."""

@@ -7,6 +7,8 @@ in the middle of an upload, too; a federated token file is read again at each re
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +28,7 @@ from agent.storage.surroundings import Surroundings
 from agent.wire.secrets import LITERAL
 from agent.wire.storage_azure import AzureSettings
 
+TOKEN_SCOPE: Final = "https://storage.azure.com/.default"
 _PUBLIC: Final = "core.windows.net"
 _EMULATOR: Final = "http://127.0.0.1:10000/devstoreaccount1"
 
@@ -44,6 +47,14 @@ class Login:
     def sas(self) -> str | None:
         """The SAS token, if it is one."""
         return self.secret if isinstance(self.secret, str) else None
+
+    @property
+    def in_words(self) -> str:
+        """Which key or token it is, without showing it."""
+        if self.sas is None:
+            return f"the key of the account {self.account}"
+        allows, ends = sas_fact(self.sas, "sp"), sas_fact(self.sas, "se")
+        return f"a SAS token of the account {self.account} that allows {allows} until {ends}"
 
 
 class CredentialChain:
@@ -178,7 +189,19 @@ class _KeyPair(dict[str, Any]):
         return "KeyPair(***)"
 
 
-def sas_expiry(token: str) -> str | None:
-    """When a SAS token ends, as it says itself (`se`), in ISO 8601."""
-    found = parse_qs(token).get("se")
+def sas_fact(token: str, name: str) -> str | None:
+    """What a SAS token says of itself: `se` is when it ends in ISO 8601, `sp` what it allows."""
+    found = parse_qs(token).get(name)
     return found[0] if found else None
+
+
+def identity_in(token: str) -> str:
+    """Whom a token of Microsoft's directory is for, as it says itself; it is the storage that
+    checks it."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        name = next(filter(None, map(claims.get, ("upn", "appid", "oid", "sub"))), "unnamed")
+        return f"identity {name} of the directory {claims.get('tid', 'unnamed')}"
+    except (IndexError, ValueError, AttributeError):
+        return "an identity, by a token that does not name it"

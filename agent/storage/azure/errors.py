@@ -6,7 +6,6 @@ request is repeated but that: the address of a request may hold a SAS token.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from agent.errors import (
     Throttled,
     TidelogError,
 )
+from agent.storage.answers import first_line, pause_asked_s, unreached, with_right
 from agent.storage.ranges import RangeNotSatisfiable
 
 VENDOR_ERRORS: Final = (vendor.AzureError, aiohttp.ClientError, TimeoutError, OSError)
@@ -31,10 +31,6 @@ VENDOR_ERRORS: Final = (vendor.AzureError, aiohttp.ClientError, TimeoutError, OS
 
 class BlocksGone(Permanent):
     """Blocks of an upload are not there any more: committed, or thrown away by another writer."""
-
-
-class CredentialsExpired(StorageUnavailable):
-    """The credentials are not good any more; the next attempt has new ones."""
 
 
 _THROTTLED: Final = frozenset({"ServerBusy", "TooManyRequests", "AccountBandwidthLimitExceeded"})
@@ -64,27 +60,22 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 
 
-def translated(error: BaseException, what: str) -> TidelogError:
-    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' in azure://…`."""
+def translated(error: BaseException, what: str, right: str = "") -> TidelogError:
+    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' in azure://…`,
+    `right` the permission that it takes."""
     if isinstance(error, TidelogError):
         return error
     if isinstance(error, vendor.ClientAuthenticationError) and not _is_of_storage(error):
         return PermissionDenied(
-            f"{what}: no token: {_first_line(error)}",
+            f"{what}: no token: {first_line(error)}",
             hint="docs/storage/azure.md says where an identity is looked for; a pod whose service "
             "account was annotated must be restarted to see it",
         )
     if isinstance(error, vendor.HttpResponseError) and error.response is not None:
-        return _answered(error, what)
-    certificate = _certificate_error(error)
-    if certificate is not None:
-        return ConfigError(
-            f"{what}: the certificate of the server is not trusted: {certificate}",
-            hint="give the certificate of its authority as endpointCA",
-        )
-    if isinstance(error, TimeoutError | vendor.ServiceResponseTimeoutError):
+        return _answered(error, what, right)
+    if isinstance(error, vendor.ServiceResponseTimeoutError):
         return StorageUnavailable(f"{what}: no answer in time")
-    return StorageUnavailable(f"{what}: {_first_line(error)}")
+    return unreached(error, what)
 
 
 def _is_of_storage(error: Any) -> bool:
@@ -93,22 +84,26 @@ def _is_of_storage(error: Any) -> bool:
     return bool(getattr(error, "error_code", None)) or "x-ms-error-code" in headers
 
 
-def _answered(error: Any, what: str) -> TidelogError:
+def _answered(error: Any, what: str, right: str) -> TidelogError:
     headers = {name.lower(): value for name, value in error.response.headers.items()}
     status = int(error.status_code or 0)
     code = str(getattr(error, "error_code", None) or headers.get("x-ms-error-code") or "")
     code = code.rpartition(".")[2]
-    return judged(status, code, what, headers)
+    return judged(status, code, what, headers, right)
 
 
-def judged(status: int, code: str, what: str, headers: Mapping[str, str]) -> TidelogError:
+def judged(
+    status: int, code: str, what: str, headers: Mapping[str, str], right: str = ""
+) -> TidelogError:
     """The error for an answer; the names of the headers are in lower case."""
     request_id = headers.get("x-ms-request-id")
     told = f"{code} (status {status})" if code else f"status {status}"
     message = f"{what}: {told}" + (f" (request {request_id})" if request_id else "")
     hint = _HINTS.get(code)
+    if code == "AuthorizationPermissionMismatch":
+        hint = with_right(hint, right)
     if code in _THROTTLED or status in (429, 503):
-        return Throttled(message, retry_after_s=_seconds(headers.get("retry-after")))
+        return Throttled(message, retry_after_s=pause_asked_s(headers.get("retry-after")))
     if code in _TRANSIENT or (status >= 500 and status not in (501, 507)):
         return StorageUnavailable(message)
     return _kind(code, status)(message, hint=hint)
@@ -130,27 +125,3 @@ def _kind(code: str, status: int) -> type[TidelogError]:
     if status == 404:
         return ObjectNotFound
     return Permanent
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 1.0), 0.1), 60.0)
-    except ValueError:
-        return 1.0
-
-
-def _certificate_error(error: BaseException | None) -> str | None:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            error = error.certificate_error
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
-    return None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].partition("?")[0].rstrip(". ")  # what follows may be a SAS token

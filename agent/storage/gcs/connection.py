@@ -12,40 +12,44 @@ import aiohttp
 from yarl import URL
 
 from agent.errors import ConfigError, PermissionDenied
+from agent.storage.answers import CredentialsExpired
+from agent.storage.cloud import CloudConnection
 from agent.storage.gcs.credentials import CredentialChain
-from agent.storage.gcs.errors import VENDOR_ERRORS, CredentialsExpired, judged, translated
+from agent.storage.gcs.errors import VENDOR_ERRORS, judged, translated
 from agent.storage.http import new_session
-from agent.storage.pacing import Pace
 from agent.storage.precedence import Choice
-from agent.storage.retrying import Attempts
 from agent.storage.surroundings import Surroundings
 from agent.version import VERSION
 from agent.wire.storage_gcs import GcsSettings
 
 GOOGLE: Final = "https://storage.googleapis.com"
-MAX_CONNECTIONS: Final = 32
 TOKEN_IS_NEW_S: Final = 60.0
 """A token that is refused so soon after it was fetched will not get better by another one."""
+_RIGHTS: Final = {
+    "write": "storage.objects.create",
+    "read": "storage.objects.get",
+    "list": "storage.objects.list",
+    "delete": "storage.objects.delete",
+}
+"""What each action takes, for those that it is refused to."""
 _ERROR_BYTES: Final = 16 * 1024
 
 
-class Connection:
+class Connection(CloudConnection):
     """Create it with `Connection.open`."""
 
     def __init__(
         self, settings: GcsSettings, surroundings: Surroundings, stack: AsyncExitStack
     ) -> None:
+        super().__init__(f"gs://{settings.bucket}", settings.prefix, surroundings)
         self.settings = settings
-        self.surroundings = surroundings
-        self.pace = Pace(MAX_CONNECTIONS, surroundings.clock)
-        self.address = f"gs://{settings.bucket}" + (
-            f"/{settings.prefix}" if settings.prefix else ""
-        )
         emulator = surroundings.environment.get("STORAGE_EMULATOR_HOST")
         if emulator and "://" not in emulator:
             emulator = f"http://{emulator}"
         self.endpoint = (settings.endpoint_url or emulator or GOOGLE).rstrip("/")
         self._stack = stack
+        self.served_at: str | None = None
+        """The `Date` of the last answer."""
         self._session: aiohttp.ClientSession | None = None
         self._chain: CredentialChain | None = None
 
@@ -75,29 +79,19 @@ class Connection:
         """Which link of the credential chain is used."""
         return self._opened()[1].choice
 
+    async def identity(self) -> str:
+        """As whom Google sees this agent. Raises errors of `agent.errors`."""
+        return await self._opened()[1].identity()
+
     def _opened(self) -> tuple[aiohttp.ClientSession, CredentialChain]:
         if self._session is None or self._chain is None:
             raise RuntimeError(f"{self.address} is not open")
         return self._session, self._chain
 
-    def name(self, key: str) -> str:
-        """The name in the bucket of a key of the repository."""
-        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
-
     def objects(self, key: str | None = None, *, upload: bool = False) -> str:
         """The path of the objects of the bucket, or of one."""
         base = f"{'/upload' if upload else ''}/storage/v1/b/{quote(self.settings.bucket)}/o"
         return base if key is None else f"{base}/{quote(self.name(key), safe='')}"
-
-    def attempts(self, verb: str, key: str) -> Attempts:
-        """A counter of the attempts at one request."""
-        around = self.surroundings
-        return Attempts(verb, key, around.policy, around.clock, around.on_retry)
-
-    def cannot(self, action: str, key: str | None) -> str:
-        """`cannot write 'a/b' in gs://bucket/prefix`."""
-        named = "" if key is None else f"{key!r} in "
-        return f"cannot {action} {named}{self.address}"
 
     async def begin(
         self,
@@ -115,12 +109,12 @@ class Connection:
         `what` is the action and the key; `path` begins with `/` and is quoted; `fine` are statuses
         that are no error beside 2xx. Raises errors of `agent.errors`.
         """
-        told = self.cannot(*what)
+        told, right = self.cannot(*what), _RIGHTS.get(what[0], "")
         async with self.pace.turn():
             answer = await self._ask(told, method, path, parameters, headers, data)
             try:
                 if answer.status not in fine and not 200 <= answer.status < 300:
-                    raise await self._refused(answer, told)
+                    raise await self._refused(answer, told, right)
             except BaseException:
                 answer.close()
                 raise
@@ -173,19 +167,21 @@ class Connection:
         joint = "&" if "?" in path else "?"
         url = URL(self.endpoint + path + (joint + query if query else ""), encoded=True)
         try:
-            return await session.request(
+            answer = await session.request(
                 method, url, headers=signed, data=data, allow_redirects=False
             )
+            self.served_at = answer.headers.get("Date")
+            return answer
         except (*VENDOR_ERRORS, ValueError) as error:
             raise translated(error, told) from error
 
-    async def _refused(self, answer: aiohttp.ClientResponse, told: str) -> Exception:
+    async def _refused(self, answer: aiohttp.ClientResponse, told: str, right: str) -> Exception:
         try:
             body = await answer.content.read(_ERROR_BYTES)
         except VENDOR_ERRORS:
             body = b""  # the status says enough
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        found = judged(answer.status, body, headers, told)
+        found = judged(answer.status, body, headers, told, right)
         if answer.status == 401 and isinstance(found, PermissionDenied):
             _, chain = self._opened()
             if chain.forget(older_than_s=TOKEN_IS_NEW_S):

@@ -26,7 +26,7 @@ from agent.wire.storage_gcs import GcsSettings
 SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 TOKEN_TIMEOUT_S: Final = 15
 _TOKEN_URL: Final = "https://oauth2.googleapis.com/token"
-_METADATA_PATH: Final = "computeMetadata/v1/instance/service-accounts/default/token"
+_METADATA_PATH: Final = "computeMetadata/v1/instance/service-accounts/default"
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "service_account": ("client_email", "private_key"),
     "external_account": ("audience", "subject_token_type", "token_url", "credential_source"),
@@ -66,6 +66,37 @@ class CredentialChain:
             return None
         self._last = await self._refreshing.get()
         return f"Bearer {self._last}"
+
+    async def identity(self) -> str:
+        """Whom the token is for. Raises errors of `agent.errors`."""
+        if self.is_anonymous:
+            return "nobody: an emulator asks for no token"
+        found = self._document()
+        named = found.get("client_email") or found.get("service_account_impersonation_url")
+        if named:
+            return str(named).rpartition("/")[2].partition(":")[0]
+        if found:
+            return (
+                f"{found['type']} {found.get('audience') or found.get('client_id') or ''}".strip()
+            )
+        return await self._email_of_host()
+
+    async def _email_of_host(self) -> str:
+        url = self._metadata_url("email")
+        try:
+            async with self._session.get(
+                url,
+                headers={"Metadata-Flavor": "Google"},
+                timeout=aiohttp.ClientTimeout(total=TOKEN_TIMEOUT_S),
+            ) as answer:
+                answer.raise_for_status()
+                return str(await answer.text()).strip()
+        except VENDOR_ERRORS as error:
+            raise translated(error, "cannot ask the metadata server for the account") from error
+
+    def _metadata_url(self, what: str) -> str:
+        host = self._environment.get("GCE_METADATA_HOST", "metadata.google.internal")
+        return f"http://{host}/{_METADATA_PATH}/{what}"
 
     def forget(self, *, older_than_s: float) -> bool:
         """The server refused the token: the next request has another. False if it was new."""
@@ -151,8 +182,7 @@ class CredentialChain:
         try:
             token = Token(StringIO(json.dumps(document)), self._session, scopes=[SCOPE])
             if not document:
-                host = self._environment.get("GCE_METADATA_HOST", "metadata.google.internal")
-                token.token_uri = f"http://{host}/{_METADATA_PATH}"
+                token.token_uri = self._metadata_url("token")
             answer = await token.refresh(timeout=TOKEN_TIMEOUT_S)
         except aiohttp.ClientResponseError as error:
             found = judged(error.status, b"", {}, f"{what}: {error.message}")

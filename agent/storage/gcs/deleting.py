@@ -41,7 +41,8 @@ async def delete_batch(connection: Connection, keys: list[str]) -> None:
     for number, (status, text) in enumerate(answers):
         if status >= 300 and status != 404:
             key = keys[min(number, len(keys) - 1)]
-            raise judged(status, text, {}, connection.cannot("delete", key))
+            told = connection.cannot("delete", key)
+            raise judged(status, text, {}, told, "storage.objects.delete")
     if len(answers) != len(keys):
         told = connection.cannot(*what)
         raise judged(500, b"", {}, f"{told}: {len(answers)} answers to {len(keys)} deletions")

@@ -7,7 +7,6 @@ request is repeated but that: a request holds a token.
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,17 +22,10 @@ from agent.errors import (
     Throttled,
     TidelogError,
 )
+from agent.storage.answers import Unsupported, pause_asked_s, unreached, with_right
 from agent.storage.ranges import RangeNotSatisfiable
 
 VENDOR_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
-
-
-class Unsupported(Permanent):
-    """The server does not know what was asked for."""
-
-
-class CredentialsExpired(StorageUnavailable):
-    """The token is not good any more; the next attempt has a new one."""
 
 
 _THROTTLED: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "slowDown"})
@@ -49,32 +41,27 @@ def translated(error: BaseException, what: str) -> TidelogError:
     """The error to raise `from` one of the HTTP client."""
     if isinstance(error, TidelogError):
         return error
-    certificate = _certificate_error(error)
-    if certificate is not None:
-        return ConfigError(
-            f"{what}: the certificate of the server is not trusted: {certificate}",
-            hint="give the certificate of its authority as endpointCA",
-        )
-    if isinstance(error, TimeoutError):
-        return StorageUnavailable(f"{what}: no answer in time")
-    text = str(error).strip() or type(error).__name__
-    return StorageUnavailable(f"{what}: {text.splitlines()[0].rstrip('.')}")
+    return unreached(error, what)
 
 
-def judged(status: int, body: bytes, headers: Mapping[str, str], what: str) -> TidelogError:
-    """The error for an answer; the names of the headers are in lower case."""
+def judged(
+    status: int, body: bytes, headers: Mapping[str, str], what: str, right: str = ""
+) -> TidelogError:
+    """The error for an answer; the names of the headers are in lower case, `right` is the
+    permission that was needed."""
     reason, text = _told(body)
     request_id = headers.get("x-guploader-uploadid")
     named = reason or f"status {status}"
     message = f"{what}: {named}" + (f": {text}" if text and text != reason else "")
     message += f" (request {request_id})" if request_id else ""
     if status in (429, 503) or reason in _THROTTLED:
-        return Throttled(message, retry_after_s=_seconds(headers.get("retry-after")))
+        return Throttled(message, retry_after_s=pause_asked_s(headers.get("retry-after")))
     if status == 408 or (status >= 500 and status != 501):
         return StorageUnavailable(message)
     if status == 400 and "match" in text and ("crc32c" in text.lower() or "md5" in text.lower()):
         return StorageUnavailable(message)  # what arrived is not what was sent: it is sent again
-    return _kind(status, text)(message, hint=_HINTS.get(status))
+    hint = with_right(_HINTS[403], right) if status == 403 else _HINTS.get(status)
+    return _kind(status, text)(message, hint=hint)
 
 
 def _kind(status: int, text: str) -> type[TidelogError]:
@@ -107,22 +94,3 @@ def _told(body: bytes) -> tuple[str, str]:
         return str(error), str(found.get("error_description", "")).rstrip(".")
     details = error.get("errors") or [{}]
     return str(details[0].get("reason", "")), str(error.get("message", "")).rstrip(".")
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 1.0), 0.1), 60.0)
-    except ValueError:
-        return 1.0
-
-
-def _certificate_error(error: BaseException | None) -> str | None:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            error = error.certificate_error
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        error = error.__cause__ or error.__context__
-    return None

@@ -15,18 +15,24 @@ from alibabacloud_oss_v2.aio.transport import AioHttpClient
 from alibabacloud_oss_v2.config import Config
 from alibabacloud_oss_v2.types import Credentials, CredentialsProvider, OperationInput
 
-from agent.errors import ConfigError, PermissionDenied
+from agent.errors import ConfigError, PermissionDenied, TidelogError
 from agent.storage.aliyun.credentials import CredentialChain, Signer
 from agent.storage.aliyun.rpc import Keys
-from agent.storage.oss.errors import VENDOR_ERRORS, CredentialsExpired, translated
-from agent.storage.pacing import Pace
-from agent.storage.retrying import Attempts
+from agent.storage.answers import CredentialsExpired
+from agent.storage.cloud import CloudConnection
+from agent.storage.oss.errors import VENDOR_ERRORS, translated
+from agent.storage.precedence import Choice
 from agent.storage.surroundings import Surroundings
 from agent.version import VERSION
 from agent.wire.storage_oss import OssSettings
 
-MAX_CONNECTIONS: Final = 32
 READ_TIMEOUT_S: Final = 60.0
+_RIGHTS: Final = {
+    "write": "oss:PutObject",
+    "read": "oss:GetObject",
+    "list": "oss:ListObjects",
+    "delete": "oss:DeleteObject",
+}
 _REGION_IN_ENDPOINT: Final = re.compile(r"oss-([a-z0-9-]+?)(-internal)?\.aliyuncs\.com")
 
 
@@ -40,7 +46,7 @@ class _Handed(CredentialsProvider):  # type: ignore[misc]
         return Credentials(*self.keys)
 
 
-class Connection:
+class Connection(CloudConnection):
     """Create it with `Connection.open`."""
 
     def __init__(
@@ -50,16 +56,11 @@ class Connection:
         region: str,
         tls: ssl.SSLContext | bool,
     ) -> None:
+        super().__init__(f"oss://{settings.bucket}", settings.prefix, surroundings)
         self.settings = settings
-        self.surroundings = surroundings
         self.region = region
-        self.pace = Pace(MAX_CONNECTIONS, surroundings.clock)
-        self.signer: Signer = CredentialChain(
-            settings.credentials, surroundings, region=region, tls=tls
-        ).signer()
-        self.address = f"oss://{settings.bucket}" + (
-            f"/{settings.prefix}" if settings.prefix else ""
-        )
+        self._chain = CredentialChain(settings.credentials, surroundings, region=region, tls=tls)
+        self.signer: Signer = self._chain.signer()
         # No limit of connections but `Pace`: a stream that waits for its reader holds one, and a
         # reader that stores something between two blocks must get another.
         self._session = aiohttp.ClientSession(
@@ -78,7 +79,7 @@ class Connection:
 
     def _config(self) -> Config:
         settings = self.settings
-        endpoint = settings.endpoint_url or f"https://oss-{self.region}.aliyuncs.com"
+        endpoint = self.endpoint
         wanted = settings.force_path_style
         return Config(
             region=self.region,
@@ -98,22 +99,24 @@ class Connection:
             user_agent=f"tidelog/{VERSION}",
         )
 
-    def name(self, key: str) -> str:
-        """The name in the bucket of a key of the repository."""
-        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
+    @property
+    def choice(self) -> Choice:
+        """Which link of the credential chain is used."""
+        return self.signer.choice
 
-    def attempts(self, verb: str, key: str) -> Attempts:
-        """A counter of the attempts at one request."""
-        around = self.surroundings
-        return Attempts(verb, key, around.policy, around.clock, around.on_retry)
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        return self.settings.endpoint_url or f"https://oss-{self.region}.aliyuncs.com"
 
-    def cannot(self, action: str, key: str | None) -> str:
-        """`cannot write 'a/b' in oss://bucket/prefix`."""
-        return (
-            f"cannot {action} {self.address}"
-            if key is None
-            else f"cannot {action} {key!r} in {self.address}"
-        )
+    async def identity(self) -> str | None:
+        """As whom STS knows the keys; where there is no STS, the id of the access key. Raises
+        errors of `agent.errors`."""
+        keys = await self.signer.keys()
+        try:
+            return await self._chain.whoami(keys)
+        except TidelogError:
+            return f"access key {keys.access_key}"
 
     async def call(
         self,
@@ -145,7 +148,8 @@ class Connection:
             try:
                 return await self._client.invoke_operation(asked)
             except (*VENDOR_ERRORS, ValueError) as error:
-                found = translated(error, self.cannot(action, key))
+                right = _right(method, action, query or {})
+                found = translated(error, self.cannot(action, key), right)
                 if isinstance(found, CredentialsExpired) and not self.signer.forget(keys):
                     found = PermissionDenied(
                         str(found), hint="give new credentials: the security token has expired"
@@ -155,6 +159,17 @@ class Connection:
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
         await self._session.close()
+
+
+def _right(method: str, action: str, query: Mapping[str, str]) -> str:
+    """The action of RAM that a request takes, for those that it is refused to."""
+    if method == "HEAD":
+        return "oss:GetObject"
+    if method == "DELETE" and "uploadId" in query:
+        return "oss:AbortMultipartUpload"
+    if method == "GET" and "uploads" in query:
+        return "oss:ListMultipartUploads"
+    return _RIGHTS.get(action, "")
 
 
 def _region(settings: OssSettings, surroundings: Surroundings) -> str:

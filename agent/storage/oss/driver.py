@@ -8,36 +8,26 @@ tag, no version.
 from __future__ import annotations
 
 import base64
-import builtins
 import hashlib
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from itertools import islice
-from typing import Final
+from collections.abc import AsyncIterator
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from agent.errors import ConfigError, ObjectNotFound, StorageUnavailable
-from agent.storage.base import Capabilities, ObjectInfo, Storage
-from agent.storage.keys import check_key, check_prefix
-from agent.storage.multipart import Plan, upload
-from agent.storage.oss.connection import MAX_CONNECTIONS, Connection
+from agent.errors import ConfigError, StorageUnavailable
+from agent.storage.base import ObjectInfo, Storage
+from agent.storage.cloud import CloudStorage
+from agent.storage.describing import Description
+from agent.storage.multipart import Plan
+from agent.storage.oss.connection import Connection
+from agent.storage.oss.describing import describe
 from agent.storage.oss.listing import listed, parsed
 from agent.storage.oss.manners import Manners
 from agent.storage.oss.reading import ObjectRanges
 from agent.storage.oss.writing import ObjectUpload
-from agent.storage.precedence import Choice
-from agent.storage.probe import probe
-from agent.storage.ranges import Range, Reader
+from agent.storage.ranges import Reader
 from agent.storage.surroundings import Surroundings
-from agent.storage.threads import Threads
 from agent.wire.storage_oss import OssSettings
 from agent.wire.storage_settings import StorageSettings
-
-DELETE_BATCH: Final = 1000
-HASHING_THREADS: Final = 2
-MAX_OBJECT_BYTES: Final = 48_800 << 30
-"""The service's own limit, 48.8 TB."""
 
 
 async def open_driver(
@@ -50,101 +40,49 @@ async def open_driver(
     return await OssStorage.open(settings.oss.at_node(around.node), around)
 
 
-class OssStorage:
+class OssStorage(CloudStorage[Connection]):
     """See `agent.storage.base.Storage`. Create it with `OssStorage.open`."""
 
-    def __init__(self, connection: Connection, threads: Threads) -> None:
+    delete_at_once = 1000
+    max_object_bytes = 48_800 << 30
+
+    def __init__(self, connection: Connection) -> None:
         settings = connection.settings
-        self._connection = connection
-        self._threads = threads
-        self._manners = Manners()
-        self._ranges = ObjectRanges(connection)
-        self._reader = Reader(self._ranges, settings.upload_part_size, settings.upload_concurrency)
-        self._plan = Plan(
-            settings.upload_part_size, settings.max_upload_parts, settings.upload_concurrency
+        ranges = ObjectRanges(connection)
+        in_flight = settings.upload_concurrency
+        super().__init__(
+            connection,
+            ranges,
+            Reader(ranges, settings.upload_part_size, in_flight),
+            Plan(settings.upload_part_size, settings.max_upload_parts, in_flight),
         )
+        self._manners = Manners()
 
     @classmethod
     async def open(
         cls, settings: OssSettings, surroundings: Surroundings | None = None
     ) -> OssStorage:
         """Prepare a client of one bucket; nothing is sent yet. Raises `ConfigError`."""
-        connection = await Connection.open(settings, surroundings or Surroundings())
-        return cls(connection, Threads(HASHING_THREADS, "tidelog-oss"))
+        return cls(await Connection.open(settings, surroundings or Surroundings()))
 
     @property
-    def capabilities(self) -> Capabilities:
-        """What this driver can do with this bucket."""
-        return Capabilities(
-            conditional_put=self._manners.heeds_condition is not False,
-            strong_list=True,
-            max_object_bytes=min(self._plan.max_object_bytes, MAX_OBJECT_BYTES),
-            max_concurrency=MAX_CONNECTIONS,
-            retries_put=True,
-        )
+    def _is_conditional(self) -> bool:
+        return self._manners.heeds_condition is not False
 
-    @property
-    def address(self) -> str:
-        """`oss://bucket/prefix`."""
-        return self._connection.address
+    async def _target(self, key: str) -> ObjectUpload:
+        return ObjectUpload(self._connection, self._manners, self._threads, key)
 
-    @property
-    def credentials(self) -> Choice:
-        """Which link of the credential chain is used."""
-        return self._connection.signer.choice
+    def _pages(self, prefix: str, after: str | None) -> AsyncIterator[ObjectInfo]:
+        return listed(self._connection, prefix, after)
 
-    async def put(
-        self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
-    ) -> ObjectInfo:
-        """One request where it fits in one part, an upload in parallel parts elsewhere."""
-        check_key(key)
-        size_bytes = await upload(
-            source,
-            ObjectUpload(self._connection, self._manners, self._threads, key),
-            self._plan.for_size(size_hint),
-            lambda: self._connection.attempts("put", key),
-        )
-        return ObjectInfo(key, size_bytes)
-
-    @asynccontextmanager
-    async def get(
-        self, key: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """One request, or several ranges at once for what is long."""
-        async with self._reader.open(Range(check_key(key), offset, length)) as stream:
-            yield stream
-
-    async def stat(self, key: str) -> ObjectInfo:
-        """HeadObject."""
-        return ObjectInfo(key, await self._ranges.size_bytes(check_key(key)))
-
-    async def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
-        """Page by page, as far as the caller draws."""
-        async for found in listed(self._connection, check_prefix(prefix), after):
-            yield found
-
-    async def delete(self, keys: Iterable[str]) -> None:
-        """A thousand a request; with versioning the versions stay."""
-        remaining = iter(keys)
-        while batch := [check_key(key) for key in islice(remaining, DELETE_BATCH)]:
-            await (self._delete_one(batch[0]) if len(batch) == 1 else self._delete_batch(batch))
-
-    async def verify(self) -> None:
-        """Write, list, read back and delete a probe object."""
-        await probe(self)
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._connection.aclose()
-        await self._threads.aclose()
+    async def describe(self, probe: str) -> Description:
+        """See `agent.storage.describing.Describing`."""
+        return await describe(self._connection, probe)
 
     async def _delete_one(self, key: str) -> None:
-        try:
-            await self._connection.call("DELETE", "delete", key, name=self._connection.name(key))
-        except ObjectNotFound:
-            return
+        await self._connection.call("DELETE", "delete", key, name=self._connection.name(key))
 
-    async def _delete_batch(self, batch: builtins.list[str]) -> None:
+    async def _delete_batch(self, batch: list[str]) -> None:
         """The answer names what is gone, absent objects among them; what it does not name is
         still there."""
         names = {self._connection.name(key): key for key in batch}

@@ -6,7 +6,6 @@ is repeated but that: a request holds credentials.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,17 +23,17 @@ from agent.errors import (
     Throttled,
     TidelogError,
 )
+from agent.storage.answers import (
+    CredentialsExpired,
+    NoSuchUpload,
+    first_line,
+    pause_asked_s,
+    unreached,
+    with_right,
+)
 from agent.storage.ranges import RangeNotSatisfiable
 
 VENDOR_ERRORS: Final = (vendor.BaseError, aiohttp.ClientError, TimeoutError, OSError)
-
-
-class NoSuchUpload(Permanent):
-    """The upload in parts is gone: completed, or aborted."""
-
-
-class CredentialsExpired(StorageUnavailable):
-    """The credentials are not good any more; the next attempt has new ones."""
 
 
 _THROTTLED: Final = frozenset(
@@ -66,23 +65,17 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 
 
-def translated(error: BaseException, what: str) -> TidelogError:
-    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' to oss://bucket`."""
+def translated(error: BaseException, what: str, right: str = "") -> TidelogError:
+    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' to oss://bucket`,
+    `right` the action that must be allowed."""
     found = _innermost(error)
     if isinstance(found, TidelogError):
         return found
     if isinstance(found, vendor.ServiceError):
-        return _answered(found, what)
+        return _answered(found, what, right)
     if isinstance(found, vendor.BaseError):
-        return ConfigError(f"{what}: {_first_line(found)}")
-    certificate = _certificate_error(found)
-    if certificate is not None:
-        return ConfigError(
-            f"{what}: the certificate of the server is not trusted: {certificate}",
-            hint="give the certificate of its authority as endpointCA",
-        )
-    reason = "no answer in time" if isinstance(found, TimeoutError) else _first_line(found)
-    return StorageUnavailable(f"{what}: {reason}")
+        return ConfigError(f"{what}: {first_line(found)}")
+    return unreached(found, what)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -95,17 +88,21 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _answered(error: Any, what: str) -> TidelogError:
+def _answered(error: Any, what: str, right: str) -> TidelogError:
     code, status = str(error.code or ""), int(error.status_code or 0)
     if code == "BadErrorResponse":  # an answer without a body that says more
         code = ""
     message, hint = f"{what}: {_told(code, status, error)}", _HINTS.get(code)
     if code in _THROTTLED or status in (429, 503):
-        return Throttled(message, retry_after_s=_seconds((error.headers or {}).get("Retry-After")))
+        return Throttled(
+            message, retry_after_s=pause_asked_s((error.headers or {}).get("Retry-After"))
+        )
     if code in _EXPIRED:
         return CredentialsExpired(message)
     if code in _TRANSIENT or (status >= 500 and status not in (501, 507)):
         return StorageUnavailable(message)
+    if status == 403 and code in ("AccessDenied", ""):  # an answer to HEAD has no code
+        hint = with_right(_HINTS["AccessDenied"], right)
     return _kind(code, status)(message, hint=hint)
 
 
@@ -132,21 +129,3 @@ def _told(code: str, status: int, error: Any) -> str:
     message = str(error.message or "").strip() if code else ""
     told = f"{named}: {message.splitlines()[0].rstrip('.')}" if message else named
     return f"{told} (request {error.request_id})" if error.request_id else told
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 1.0), 0.1), 60.0)
-    except ValueError:
-        return 1.0
-
-
-def _certificate_error(error: BaseException) -> str | None:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        error = error.certificate_error
-    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

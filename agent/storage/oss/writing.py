@@ -15,11 +15,11 @@ from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from agent.errors import IntegrityError, ObjectNotFound, StorageUnavailable
+from agent.storage.answers import NoSuchUpload
 from agent.storage.bodies import RequestBody
 from agent.storage.oss import headers
 from agent.storage.oss.checksum import crc64_joined, crc64_of
 from agent.storage.oss.connection import Connection
-from agent.storage.oss.errors import NoSuchUpload
 from agent.storage.oss.listing import parsed
 from agent.storage.oss.manners import Manners
 from agent.storage.publishing import Publication

@@ -12,11 +12,12 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
 from agent.errors import ConfigError, PermissionDenied
-from agent.storage.pacing import Pace
-from agent.storage.retrying import Attempts
+from agent.storage.answers import CredentialsExpired
+from agent.storage.cloud import CloudConnection
+from agent.storage.precedence import Choice
 from agent.storage.s3.credentials import CredentialChain, Signer
 from agent.storage.s3.encryption import Encryption
-from agent.storage.s3.errors import VENDOR_ERRORS, CredentialsExpired, translated
+from agent.storage.s3.errors import VENDOR_ERRORS, translated
 from agent.storage.s3.sessions import new_session
 from agent.storage.surroundings import Surroundings
 from agent.version import VERSION
@@ -27,6 +28,21 @@ READ_TIMEOUT_S: Final = 60
 POOL: Final = 4096
 """Not the limit of requests, which `Pace` keeps: a stream that waits for its reader holds a
 connection, and a reader that stores something between two blocks must get another."""
+_RIGHTS: Final = {
+    "put_object": "s3:PutObject",
+    "create_multipart_upload": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+    "complete_multipart_upload": "s3:PutObject",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject",
+    "list_objects_v2": "s3:ListBucket",
+    "head_bucket": "s3:ListBucket",
+    "delete_object": "s3:DeleteObject",
+    "delete_objects": "s3:DeleteObject",
+}
+"""What each operation takes, for those that it is refused to."""
 _SYSTEM_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -34,19 +50,17 @@ _SYSTEM_BUNDLES: Final = (
 )
 
 
-class Connection:
+class Connection(CloudConnection):
     """Create it with `Connection.open`."""
 
     def __init__(
         self, settings: S3Settings, surroundings: Surroundings, stack: AsyncExitStack
     ) -> None:
-        self.settings = settings
-        self.surroundings = surroundings
-        self.encryption = Encryption(settings.server_side_encryption, surroundings.secrets)
-        self.pace = Pace(settings.max_connections, surroundings.clock)
-        self.address = f"s3://{settings.bucket}" + (
-            f"/{settings.prefix}" if settings.prefix else ""
+        super().__init__(
+            f"s3://{settings.bucket}", settings.prefix, surroundings, settings.max_connections
         )
+        self.settings = settings
+        self.encryption = Encryption(settings.server_side_encryption, surroundings.secrets)
         self._stack = stack
         self._client: Any = None
         self._signer: Signer | None = None
@@ -70,6 +84,11 @@ class Connection:
         if self._signer is None:
             raise RuntimeError(f"{self.address} is not open")
         return self._signer
+
+    @property
+    def choice(self) -> Choice:
+        """Which link of the credential chain is used."""
+        return self.signer.choice
 
     async def _connect(self) -> None:
         settings = self.settings
@@ -140,23 +159,6 @@ class Connection:
         bundle.write_text((Path(system).read_text() + "\n" if system else "") + pem)
         return str(bundle)
 
-    def name(self, key: str) -> str:
-        """The name in the bucket of a key of the repository."""
-        return f"{self.settings.prefix}/{key}" if self.settings.prefix else key
-
-    def attempts(self, verb: str, key: str) -> Attempts:
-        """A counter of the attempts at one request."""
-        around = self.surroundings
-        return Attempts(verb, key, around.policy, around.clock, around.on_retry)
-
-    def cannot(self, action: str, key: str | None) -> str:
-        """`cannot write 'a/b' to s3://bucket/prefix`."""
-        return (
-            f"cannot {action} {key!r} in {self.address}"
-            if key is not None
-            else (f"cannot {action} {self.address}")
-        )
-
     async def call(
         self, operation: str, action: str, key: str | None = None, **parameters: Any
     ) -> dict[str, Any]:
@@ -165,7 +167,7 @@ class Connection:
             try:
                 return await self._ask(operation, parameters)
             except (*VENDOR_ERRORS, ValueError) as error:
-                found = translated(error, self.cannot(action, key))
+                found = translated(error, self.cannot(action, key), _RIGHTS.get(operation, ""))
                 if isinstance(found, CredentialsExpired) and not self.signer.forget():
                     found = PermissionDenied(
                         str(found), hint="give new credentials: the session token has expired"

@@ -7,7 +7,6 @@ is repeated but that: a request holds credentials.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,6 +24,15 @@ from agent.errors import (
     Throttled,
     TidelogError,
 )
+from agent.storage.answers import (
+    CredentialsExpired,
+    NoSuchUpload,
+    Unsupported,
+    first_line,
+    pause_asked_s,
+    unreached,
+    with_right,
+)
 from agent.storage.ranges import RangeNotSatisfiable
 
 VENDOR_ERRORS: Final = (
@@ -35,18 +43,6 @@ VENDOR_ERRORS: Final = (
     asyncio.TimeoutError,
     OSError,
 )
-
-
-class NoSuchUpload(Permanent):
-    """The upload in parts is gone: completed, or aborted."""
-
-
-class Unsupported(Permanent):
-    """The server does not know what was asked for."""
-
-
-class CredentialsExpired(StorageUnavailable):
-    """The credentials are not good any more; the next attempt has new ones."""
 
 
 _THROTTLED: Final = frozenset(
@@ -67,6 +63,8 @@ _UNSUPPORTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "Unsuppor
 _ELSEWHERE: Final = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
+_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "403", ""})
+"""The last two: an answer to HEAD, which has no body."""
 _HINTS: Final[Mapping[str, str]] = {
     "AccessDenied": "docs/storage/s3.md lists the permissions that are needed; look for a Deny in "
     "the policies of bucket, role and key",
@@ -80,12 +78,13 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 
 
-def translated(error: BaseException, what: str) -> TidelogError:
-    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' to s3://bucket`."""
+def translated(error: BaseException, what: str, right: str = "") -> TidelogError:
+    """The error to raise `from` a vendor's one. `what` is `cannot write 'key' to s3://bucket`,
+    `right` the permission that it takes."""
     if isinstance(error, TidelogError):
         return error
     if isinstance(error, vendor.ClientError):
-        return _answered(error, what)
+        return _answered(error, what, right)
     if isinstance(error, (vendor.NoCredentialsError, vendor.PartialCredentialsError)):
         return PermissionDenied(
             f"{what}: no credentials were found",
@@ -93,17 +92,11 @@ def translated(error: BaseException, what: str) -> TidelogError:
             "a role; a pod that was annotated with a role must be restarted to see it",
         )
     if isinstance(error, vendor.ParamValidationError | vendor.ConfigNotFound | ValueError):
-        return ConfigError(f"{what}: {_first_line(error)}")
-    certificate = _certificate_error(error)
-    if certificate is not None:
-        return ConfigError(
-            f"{what}: the certificate of the server is not trusted: {certificate}",
-            hint="give the certificate of its authority as endpointCA",
-        )
-    return StorageUnavailable(f"{what}: {_reason(error)}")
+        return ConfigError(f"{what}: {first_line(error)}")
+    return unreached(error, what)
 
 
-def _answered(error: vendor.ClientError, what: str) -> TidelogError:
+def _answered(error: vendor.ClientError, what: str, right: str) -> TidelogError:
     answer: Mapping[str, Any] = error.response
     details = answer.get("Error", {})
     meta = answer.get("ResponseMetadata", {})
@@ -112,11 +105,13 @@ def _answered(error: vendor.ClientError, what: str) -> TidelogError:
     message, hint = f"{what}: {text}", _HINTS.get(code)
     if code in _THROTTLED or status in (429, 503):
         headers = {name.lower(): value for name, value in meta.get("HTTPHeaders", {}).items()}
-        return Throttled(message, retry_after_s=_seconds(headers.get("retry-after")))
+        return Throttled(message, retry_after_s=pause_asked_s(headers.get("retry-after")))
     if code in _EXPIRED:
         return CredentialsExpired(message)
     if code in _TRANSIENT or (status >= 500 and status not in (501, 507)):
         return StorageUnavailable(message)
+    if status == 403 and code in _DENIED:
+        hint = with_right(_HINTS["AccessDenied"], right)
     return _kind(code, status)(message, hint=hint)
 
 
@@ -144,34 +139,3 @@ def _told(code: str, status: int, message: str, request_id: str) -> str:
     named = code if code and not code.isdigit() else f"status {status}"
     told = f"{named}: {message.rstrip('.')}" if message and message != code else named
     return f"{told} (request {request_id})" if request_id else told
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 1.0), 0.1), 60.0)
-    except ValueError:
-        return 1.0
-
-
-def _certificate_error(error: BaseException | None) -> str | None:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            error = error.certificate_error
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        inner = getattr(error, "kwargs", {}).get("error") if hasattr(error, "kwargs") else None
-        error = inner or error.__cause__ or error.__context__
-    return None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

@@ -42,7 +42,6 @@ class Manners:
     checksum: str = CRC32
     conditional: bool = True
     """Whether `If-None-Match: *` is heeded."""
-    batch_delete: bool = True
     ordered: bool = True
     """Whether listings are in byte order, as S3 itself promises."""
     is_settled: bool = False

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.errors import IntegrityError, ObjectNotFound, StorageUnavailable
+from agent.storage.answers import NoSuchUpload, Unsupported
 from agent.storage.bodies import RequestBody
 from agent.storage.publishing import MARK, Publication
 from agent.storage.s3.connection import Connection
-from agent.storage.s3.errors import NoSuchUpload, Unsupported
 from agent.storage.s3.manners import CRC32, Manners, checksum
 from agent.storage.threads import Threads
 

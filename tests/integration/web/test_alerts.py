@@ -131,6 +131,12 @@ def storage_down() -> Series:
     return series_of(view)
 
 
+def credentials_end_soon() -> Series:
+    view = view_of(good())
+    view.local.storages["main"].credentials_left_s = 6 * DAY
+    return series_of(view)
+
+
 def storage_check_failed() -> Series:
     return series_of(view_of(_nodes(good(), _is_db3, storage_error="the bucket is not there")))
 
@@ -196,6 +202,7 @@ FAULTS: dict[str, list[Callable[[], Series]]] = {
     "TidelogProofTooOld": [no_proof],
     "TidelogOperationStuck": [operation_stuck],
     "TidelogStorageFailing": [storage_down],
+    "TidelogStorageCredentialsEnd": [credentials_end_soon],
     "TidelogStorageUnusable": [storage_check_failed],
     "TidelogStorageRefuses": [storage_denied, credentials_refused_at_the_check],
     "TidelogNodeExcluded": [node_excluded],
@@ -218,6 +225,8 @@ def baseline(name: str) -> Series:
     events["notify.failed"] = 0
     if name == "TidelogKeyUnusable":
         view.local.heartbeat.condition.key_policies = ("p",)
+    if name == "TidelogStorageCredentialsEnd":
+        view.local.storages["main"].credentials_left_s = 30 * DAY
     return series_of(view)
 
 

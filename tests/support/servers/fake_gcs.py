@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import google_crc32c
 from aiohttp import web
+from fastcrc import crc32
 
 from agent.wire.storage_gcs import GcsSettings
 from tests.support.mongod.ports import free_port
@@ -189,7 +189,7 @@ def _parts(body: bytes) -> tuple[bytes, bytes]:
 def _bad_checksum(body: bytes) -> web.StreamResponse | None:
     described, data = _parts(body)
     wanted = json.loads(described).get("crc32c")
-    found = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+    found = base64.b64encode(crc32.iscsi(data).to_bytes(4, "big")).decode()
     if wanted is not None and wanted != found:
         return _error(400, "invalid", f"Provided CRC32C {wanted!r} doesn't match {found!r}")
     return None

@@ -40,13 +40,15 @@ class Following:
         self.condition = Condition()
         self.checks = 0
         self.problem: Exception | None = None
+        self.warning: str | None = None
 
-    async def check(self, settings: Settings, profile: str) -> None:
+    async def check(self, settings: Settings, profile: str) -> str | None:
         if profile != "main":
             raise StorageFull(f"{profile} is full")
         self.checks += 1
         if self.problem is not None:
             raise self.problem
+        return self.warning
 
     def told_error(self) -> str | None:
         return self.condition.storage_error
@@ -99,6 +101,19 @@ async def test_a_storage_that_fails_is_told_and_tried_again_sooner() -> None:
         following.clock.now_s += 61
         await following.look()
         assert following.checks == 2
+
+
+async def test_what_will_soon_be_a_fault_is_told_until_it_is_mended() -> None:
+    following = Following()
+    following.store.put(STORAGE)
+    following.warning = "the credentials of the storage end in 2d00h: give new ones"
+    async with following.running():
+        assert following.condition.storage_warnings == {"main": following.warning}
+        assert following.told_error() is None
+        following.warning = None
+        following.clock.now_s += 1801
+        await following.look()
+        assert following.condition.storage_warnings == {}
 
 
 async def test_without_a_storage_there_is_nothing_to_check() -> None:

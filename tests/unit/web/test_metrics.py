@@ -34,6 +34,7 @@ def test_a_busy_cluster_shows_every_metric() -> None:
     view = view_of(holed())
     view.local.heartbeat.condition.key_policies = ("p",)
     view.local.heartbeat.condition.storage_error = "no"
+    view.local.storages["main"].credentials_left_s = 3600.0
     assert set(scraped(view)) == set(METRICS)
 
 

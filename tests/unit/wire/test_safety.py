@@ -67,6 +67,11 @@ def test_without_slices_the_newest_full_backup_is_the_limit() -> None:
         ("archiving-error", Level.RISK, good(runs=(a_run("config", 12.1 * DAY, 8, error="x"),))),
         ("no-slicer", Level.RISK, good(leases={})),
         ("storage-unusable", Level.UNSAFE, good(nodes=(a_node("config", "h", storage_error="x"),))),
+        (
+            "storage-worry",
+            Level.RISK,
+            good(nodes=(a_node("config", "h", storage_warnings={"main": "x"}),)),
+        ),
         ("replset-without-agents", Level.UNSAFE, good(nodes=(a_node("config", "h", age_s=60),))),
         ("node-excluded", Level.RISK, good(nodes=(a_node("config", "h", lag_s=90.0),))),
         (

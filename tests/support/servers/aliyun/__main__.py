@@ -72,6 +72,9 @@ class Cloud:
             self.oss.wrong_bodies = given["wrong_bodies"]
         elif what == "versioning":
             self.oss.objects.is_versioned = given["on"]
+        elif what == "bucket":
+            self.oss.locked_days = given.get("locked_days", 0)
+            self.oss.default_encryption = given.get("default_encryption")
         elif what == "key":
             return self.rpc.new_key(given.get("alias"))
         elif what == "key-state":

@@ -31,6 +31,9 @@ class Oss:
     def __init__(self, accounts: Accounts, directory: Path) -> None:
         self.accounts = accounts
         self.objects = Objects(directory)
+        self.locked_days = 0
+        """Of a retention policy: nothing is deleted while there is one."""
+        self.default_encryption: str | None = None
         self.wrong_bodies = 0
         """So many of the next bodies are stored with a flipped bit."""
         self.seen: list[dict[str, str]] = []
@@ -134,6 +137,8 @@ class Oss:
 
     async def delete(self, request: web.Request, name: str) -> web.Response:
         """DeleteObject."""
+        if self.locked_days and name in self.objects.by_name:
+            raise RefusedError(409, "FileImmutable", "The object is locked by a WORM policy.")
         self.objects.remove(name)
         return _answer(None, 204)
 
@@ -146,6 +151,8 @@ class Oss:
         names = [each.findtext("Key", "") for each in ElementTree.fromstring(body).iter("Object")]
         if not 1 <= len(names) <= 1000:
             raise RefusedError(400, "MalformedXML")
+        if self.locked_days:
+            names = [each for each in names if each not in self.objects.by_name]
         for each in names:
             self.objects.remove(each)
         gone = "".join(f"<Deleted><Key>{quote(each)}</Key></Deleted>" for each in names)
@@ -168,6 +175,27 @@ class Oss:
         return _xml(
             f"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{str(is_cut).lower()}</IsTruncated>"
             f"<NextContinuationToken>{token}</NextContinuationToken>{rows}</ListBucketResult>"
+        )
+
+    async def info(self, request: web.Request, name: str) -> web.Response:
+        """GetBucketInfo."""
+        versioning = "<Versioning>Enabled</Versioning>" if self.objects.is_versioned else ""
+        algorithm = self.default_encryption or "None"
+        return _xml(
+            f"<BucketInfo><Bucket><Name>{BUCKET}</Name><Location>oss-{REGION}</Location>"
+            "<AccessControlList><Grant>private</Grant></AccessControlList>"
+            "<BlockPublicAccess>true</BlockPublicAccess>"
+            f"<ServerSideEncryptionRule><SSEAlgorithm>{algorithm}</SSEAlgorithm>"
+            f"</ServerSideEncryptionRule>{versioning}</Bucket></BucketInfo>"
+        )
+
+    async def worm(self, request: web.Request, name: str) -> web.Response:
+        """GetBucketWorm."""
+        if not self.locked_days:
+            raise RefusedError(404, "NoSuchWORMConfiguration", "The WORM Configuration is absent.")
+        return _xml(
+            "<WormConfiguration><WormId>1</WormId><State>Locked</State>"
+            f"<RetentionPeriodInDays>{self.locked_days}</RetentionPeriodInDays></WormConfiguration>"
         )
 
     # Uploads in parts
@@ -298,6 +326,8 @@ _ROUTES: dict[tuple[str, str, str], tuple[str, _Handler]] = {
     ("POST", "bucket", "delete"): ("oss:DeleteObject", Oss.delete_many),
     ("GET", "bucket", "list"): ("oss:ListObjects", Oss.list),
     ("GET", "bucket", "uploads"): ("oss:ListMultipartUploads", Oss.uploads),
+    ("GET", "bucket", "bucketInfo"): ("oss:GetBucketInfo", Oss.info),
+    ("GET", "bucket", "worm"): ("oss:GetBucketWorm", Oss.worm),
 }
 
 
@@ -315,7 +345,7 @@ def _subresource(request: web.Request) -> str:
         return "part"
     if "uploadId" in query:
         return "upload"
-    for name in ("uploads", "delete"):
+    for name in ("uploads", "delete", "bucketInfo", "worm"):
         if name in query:
             return name
     return "list" if query.get("list-type") == "2" else ""

@@ -78,6 +78,8 @@ class RpcServices:
             "ListAliasesByKeyId": self._list_aliases,
             "TagResource": self._tag,
         }
+        if action == "GetCallerIdentity":
+            return {"Arn": f"acs:ram::1234567890123456:user/{account.access_key}"}
         if action not in handlers:
             raise RefusedError(404, "InvalidAction.NotFound")
         return handlers[action](form)
