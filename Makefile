@@ -42,8 +42,8 @@ cluster: bootstrap ## run the cluster tests: agents as processes, and faults
 	@$(PYTHON) .ci/rings.py cluster -- $(ARGS)
 
 .PHONY: soak
-soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on
-	@MINUTES="$(MINUTES)" SEED="$(SEED)" TARGETS="$(TARGETS)" OUTAGE_S="$(OUTAGE_S)" \
+soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on; SHARDS=2 for a sharded cluster
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" TARGETS="$(TARGETS)" OUTAGE_S="$(OUTAGE_S)" SHARDS="$(SHARDS)" \
 		$(PYTHON) -m tests.soak
 
 .PHONY: crash

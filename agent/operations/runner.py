@@ -25,7 +25,7 @@ from agent.operations.board import Board
 from agent.operations.context import OperationKind, Services
 from agent.operations.lead import Lead
 from agent.operations.machine import quietly, retry_delay_s
-from agent.operations.worker import Worker
+from agent.operations.worker import Worker, may_work
 from agent.store.command_queue import CommandQueue
 from agent.wire.leases import Lease, lead_scope, work_scope
 from agent.wire.nodes import NodeStatus
@@ -180,6 +180,9 @@ class Runner:
             return
         if not await self._is_still_free(bid, delay_s):
             return
+        if not await self._is_able(bid):
+            await self._services.clock.sleep(bid_delay_s(1))
+            return
         lease = await self._services.leases.acquire(bid.scope, self._services.node.id)
         if lease is None:
             return
@@ -205,6 +208,15 @@ class Runner:
                 return False
             look = self._board.look
         return True
+
+    async def _is_able(self, bid: Bid) -> bool:
+        """Whether the node is what the registry, some seconds ago, said that it was."""
+        if bid.carry_out == self._lead:
+            return True
+        try:
+            return await may_work(self._services, bid.operation.kind)
+        except Transient:
+            return False
 
     def _is_wanted(self, bid: Bid) -> bool:
         """Whether it is still to be done, and nobody does it."""

@@ -39,7 +39,7 @@ from agent.operations.machine import (
     watched,
 )
 from agent.wire.nodes import Role
-from agent.wire.operations import Operation, Progress, State
+from agent.wire.operations import Kind, Operation, Progress, State
 from agent.wire.settings import Settings
 
 LEAD_WITHIN_S: Final = 180.0
@@ -55,6 +55,15 @@ ROLE_EVERY_S: Final = 1.0
 LOOK_S: Final = 60.0
 
 T = TypeVar("T")
+
+
+async def may_work(services: Services, kind: Kind) -> bool:
+    """Whether this node is, at this moment, one that may do it: what writes data is the primary's.
+    The registry may be some seconds behind. Raises `NodeUnavailable`."""
+    if not kind.writes_data:
+        return True
+    role, _, _ = await services.node.status()
+    return role is Role.PRIMARY
 
 
 class RoleLost(Transient):
@@ -131,7 +140,10 @@ class Worker:
         if outcome is Verdict.CANCELLED:
             self.log.info("part.cancelled")
             await self._update(state=State.CANCELLED)
-        elif isinstance(error, RoleLost):
+        elif isinstance(error, RoleLost) or (
+            outcome is Verdict.RETRY and not await self._may_write()
+        ):
+            # Whatever it was that failed first: another primary goes on, and nothing is wrong.
             await self._hand_over(str(error))
             raise error
         elif outcome is Verdict.FAILED or self._attempts() >= MAX_ATTEMPTS:
@@ -176,7 +188,7 @@ class Worker:
             now = self._clock.monotonic()
             if now - self._sign_of_life > STALLED_AFTER_S:
                 raise NodeUnavailable(f"nothing moved for {STALLED_AFTER_S / 60:g} minutes")
-            if self.operation.kind.writes_data and now - asked_at >= ROLE_EVERY_S:
+            if now - asked_at >= ROLE_EVERY_S:
                 asked_at = now
                 await self._check_role()
 
@@ -190,9 +202,15 @@ class Worker:
         if part is not None and part.epoch > self.held.epoch:
             raise LeaseLost(f"{part.node} works on {self._replset} now")
 
+    async def _may_write(self) -> bool:
+        """Whether nothing is known that keeps this node from going on."""
+        try:
+            return await may_work(self.services, self.operation.kind)
+        except Transient:
+            return True
+
     async def _check_role(self) -> None:
-        role, _, _ = await self.services.node.status()
-        if role is not Role.PRIMARY:
+        if not await may_work(self.services, self.operation.kind):
             raise RoleLost(f"{self.services.node.host} is not the primary any more")
 
     def _context(self) -> PartContext:

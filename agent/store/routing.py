@@ -31,6 +31,12 @@ class RoutingTables:
             rows = await self._config["databases"].find({}, {"primary": 1}).to_list(None)
         return {row["_id"]: row["primary"] for row in rows}
 
+    async def database_stamps(self) -> dict[str, Any]:
+        """The timestamp of each database's version; None where the server stamps none."""
+        with translated("reading the versions of the cluster's databases"):
+            rows = await self._config["databases"].find({}, {"version": 1}).to_list(None)
+        return {row["_id"]: row.get("version", {}).get("timestamp") for row in rows}
+
     async def collections(self) -> list[Document]:
         """The documents of all sharded collections."""
         with translated("reading the sharded collections"):

@@ -1,8 +1,9 @@
 """`make soak`: rounds of seeded histories under faults, each proven by restores, for MINUTES.
 
 SEED is where it begins; each round takes the next one. TARGETS (2) moments of each history are
-restored beside those at which it held still; OUTAGE_S (20) is how long storage goes away. Prints a
-line a round and the sum at the end; the exit status is 1 if anything was not restored exactly.
+restored beside those at which it held still; OUTAGE_S (20) is how long storage goes away. With
+SHARDS it is a sharded cluster of so many shards (see `tests.soak.sharded`). Prints a line a round
+and the sum at the end; the exit status is 1 if anything was not restored exactly.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from tests.cluster.rounds import Counts, forget, prove_round
 from tests.cluster.scene import Scene
+from tests.soak.sharded import soak
 from tests.support.agents import Agents
 from tests.support.chaos import ALL_FAULTS
 from tests.support.cleaning import clean
@@ -28,6 +30,10 @@ def main() -> int:
     """Run rounds until the time is over."""
     minutes = float(os.environ.get("MINUTES") or 30)
     first = int(os.environ.get("SEED") or random.randrange(2**31))
+    shards = int(os.environ.get("SHARDS") or 0)
+    if shards:
+        _say(f"soak of {shards} shards: {minutes:g} minutes, beginning with seed {first}")
+        return soak(minutes, first, shards, _say)
     counts = Counts()
     end = time.monotonic() + minutes * 60
     _say(f"soak: {minutes:g} minutes, beginning with seed {first}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.cluster_image import ClusterImage
 from tests.support.mongod import ShardedCluster
 from tests.support.transfers import DATABASE
 
@@ -9,26 +10,11 @@ SAME = {"s0": "s0", "s1": "s1"}
 """The shards here by what they were: nothing was renamed."""
 
 
-class Seen:
-    """What the cluster looks like at a moment at which nothing is under way."""
+class Seen(ClusterImage):
+    """Without the database that has orphans."""
 
     def __init__(self, cluster: ShardedCluster, names: dict[str, str]) -> None:
-        self.hashes = {
-            shard: {
-                database: cluster.client_of(here)[database].command("dbHash")["collections"]
-                for database in (DATABASE, "shop")
-            }
-            for shard, here in names.items()
-        }
-        back = {here: shard for shard, here in names.items()}
-        self.routing = {
-            row["_id"]: (
-                row["key"],
-                row["uuid"],
-                [(c["min"], c["max"], back[c["shard"]]) for c in cluster.chunks(row["_id"])],
-            )
-            for row in cluster.config.client()["config"]["collections"].find()
-        }
+        super().__init__(cluster, names, only=(DATABASE, "shop"))
 
 
 def furnish(cluster: ShardedCluster) -> None:

@@ -158,9 +158,9 @@ class Transfers:
         target = second * _STRIDE + rng.randrange(self._accounts)
         amount = rng.randrange(1, 100)
         session.begin()
-        began_at = moment_now(self._cluster.client_of(shards[first]))
         acknowledged_at: Moment | None = None
         try:
+            began_at = moment_now(self._cluster.client_of(shards[first]))
             for shard, account, change in (
                 (shards[first], source, -amount),
                 (shards[second], target, amount),

@@ -8,6 +8,7 @@ import pymongo
 from pymongo.errors import OperationFailure
 
 from agent.errors import RestoreFailed
+from agent.mongo.apply.looking import when_known
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
@@ -65,8 +66,12 @@ async def _create(
     database, collection = split(namespace)
     command: Document = {"createIndexes": collection, "indexes": specs, "writeConcern": {"w": 1}}
     command["commitQuorum"] = DEFAULT_QUORUM if commit_quorum is None else commit_quorum
-    with translated(f"building the indexes of {namespace}"), pymongo.timeout(BUILD_TIMEOUT_S):
-        await node.command(database, command, timeout_s=None)
+
+    async def run() -> None:
+        with translated(f"building the indexes of {namespace}"), pymongo.timeout(BUILD_TIMEOUT_S):
+            await node.command(database, command, timeout_s=None)
+
+    await when_known(node, namespace, run)
 
 
 def _explained(namespace: str, specs: list[Spec], error: CommandFailed) -> RestoreFailed:

@@ -7,6 +7,7 @@ that was ever stored.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ import bson
 
 from agent.errors import RestoreFailed
 from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.looking import LOOK_S, STATUS_NOT_KNOWN
 from agent.mongo.apply.operations import apply_writes
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 
 INSERT_TIMEOUT_S: Final = 100.0
+_LOOKS: Final = 100
 _DUPLICATE: Final = 11000
 _NOT_STORABLE: Final = frozenset({2, 52, 53, 57})
 _length: Final = struct.Struct("<i").pack
@@ -37,12 +40,24 @@ async def insert(
 
     Raises `RestoreFailed` naming a document that is refused, `NodeUnavailable`.
     """
+    looks = _LOOKS
     while documents:
         errors = await _insert(node, namespace, documents, is_ordered)
+        stale = [error["index"] for error in errors if error["code"] == STATUS_NOT_KNOWN]
+        end = len(documents)
+        if stale and looks:
+            # A shard's new primary has yet to see whether the collection is sharded. It has put
+            # nothing in from there on, and looks now.
+            looks -= 1
+            await asyncio.sleep(LOOK_S)
+            end = min(stale)
+            errors = [error for error in errors if error["index"] < end]
         for error in errors:
             await _resolve(node, namespace, documents[error["index"]], error, may_exist)
-        # An ordered insert ends at its first error.
-        documents = documents[errors[-1]["index"] + 1 :] if errors and is_ordered else []
+        if errors and is_ordered:
+            # An ordered insert ends at its first error.
+            end = errors[-1]["index"] + 1
+        documents = documents[end:]
 
 
 async def _insert(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import bson
@@ -19,13 +20,12 @@ from pymongo.errors import DocumentTooLarge, OperationFailure
 
 from agent.errors import PermissionDenied, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.looking import LOOK_S, STATUS_NOT_KNOWN, make_look, when_known
 from agent.mongo.node import Document, Node
-from agent.mongo.translate import UNAUTHORIZED, CommandFailed, translated
+from agent.mongo.translate import CommandFailed, translated
+from agent.wire.namespaces import split
 
 APPLY_TIMEOUT_S: Final = 100.0
-STATUS_NOT_KNOWN: Final = 13388
-"""A shard does not know whether a collection is sharded; having said so, it looks."""
-LOOK_S: Final = 0.1
 _TRIES: Final = 20
 _TOO_LARGE: Final = frozenset({257, 388, 10334, 17420})
 """The transaction is too large, for an entry or for the cache."""
@@ -65,8 +65,21 @@ async def apply_commands(node: Node, commands: Sequence[Document]) -> None:
     except PermissionDenied:
         if len(commands) < 2:
             raise
-        for command in commands:
-            await _apply(node, [command], is_lenient=True)
+    except CommandFailed as error:
+        if error.code != STATUS_NOT_KNOWN:
+            raise
+    else:
+        return
+    for command in commands:
+        await when_known(node, _subject(command), partial(_apply, node, [command], is_lenient=True))
+
+
+def _subject(command: Document) -> str:
+    """The collection that an operation is about."""
+    if command["op"] != "c":
+        return str(command["ns"])
+    name, value = next(iter(command["o"].items()))
+    return str(value) if name == "renameCollection" else f"{split(command['ns'])[0]}.{value}"
 
 
 async def _apply_known(node: Node, operations: list[RawDocument], *, is_lenient: bool) -> None:
@@ -78,30 +91,12 @@ async def _apply_known(node: Node, operations: list[RawDocument], *, is_lenient:
         except CommandFailed as error:
             if error.code != STATUS_NOT_KNOWN or not left:
                 raise
-            await _make_known(node, _failed(error, operations))
+            refused = _failed(error, operations)
+            if refused is not None:
+                await make_look(node, refused["ns"])
             await asyncio.sleep(LOOK_S)
         else:
             return
-
-
-async def _make_known(node: Node, operation: Document | None) -> None:
-    if operation is None:
-        return
-    refresh: Document = {"_flushRoutingTableCacheUpdates": operation["ns"], "syncFromConfig": True}
-    with translated(f"making the shard look at the routing of {operation['ns']}"):
-        try:
-            await node.command("admin", refresh, timeout_s=APPLY_TIMEOUT_S)
-        except OperationFailure as error:
-            if error.code != UNAUTHORIZED or operation["op"] != "d":
-                raise
-            # What the operation does, as a plain command: the shard looks, and it may be repeated.
-            database, _, collection = str(operation["ns"]).partition(".")
-            deletes = [{"q": {"_id": operation["o"]["_id"]}, "limit": 1}]
-            await node.command(
-                database,
-                {"delete": collection, "deletes": deletes, "writeConcern": {"w": 1}},
-                timeout_s=APPLY_TIMEOUT_S,
-            )
 
 
 def _failed(error: CommandFailed, operations: list[RawDocument]) -> Document | None:

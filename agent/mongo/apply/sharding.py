@@ -1,23 +1,27 @@
-"""Writing what makes a cluster: routing documents on config servers, a shard's own notes of them.
-
-A shard keeps a copy of the routing tables in memory. It looks again when a router shows it a newer
-one, but nothing tells it that a collection is not sharded any more; so it is told to look.
-"""
+"""Writing what makes a cluster: routing documents on config servers, and a shard's view of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from agent.errors import PermissionDenied
-from agent.mongo.apply.operations import LOOK_S, STATUS_NOT_KNOWN
+from bson import Timestamp
+
+from agent.clock import Clock
+from agent.mongo.apply.looking import (
+    LOOK_S,
+    STATUS_NOT_KNOWN,
+    VersionNotTaken,
+    flush,
+    show_collection,
+    show_database,
+)
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
 
 WRITE_TIMEOUT_S: Final = 100.0
-REFRESH_TIMEOUT_S: Final = 60.0
 _AT_ONCE: Final = 500
 _LOCAL: Final = {"w": 1}
 _TRIES: Final = 20
@@ -68,17 +72,20 @@ def _check(reply: Document, namespace: str) -> None:
         raise CommandFailed(message, code=int(errors[0].get("code", 0)))
 
 
-async def refresh_routing(node: Node, databases: Iterable[str], collections: Iterable[str]) -> bool:
-    """Tell a shard's primary to read the routing of these anew; False where the agent's user may
-    not say so (it is a command among servers)."""
-    commands: list[Document] = [
-        *({"_flushDatabaseCacheUpdates": name, "syncFromConfig": True} for name in databases),
-        *({"_flushRoutingTableCacheUpdates": name, "syncFromConfig": True} for name in collections),
-    ]
-    for command in commands:
-        with translated("refreshing the routing tables of the shard"):
-            try:
-                await node.command("admin", command, timeout_s=REFRESH_TIMEOUT_S)
-            except PermissionDenied:
-                return False
+async def refresh_routing(
+    node: Node,
+    clock: Clock,
+    databases: Mapping[str, Timestamp | None],
+    collections: Mapping[str, Timestamp | None],
+) -> bool:
+    """Make a shard's primary know the routing of these with the timestamps that the tables give
+    them, None for what is in no table. False where it cannot be made to, since it is of a version
+    that takes only the command among servers, which the agent's user may not give."""
+    try:
+        for name, stamp in databases.items():
+            await show_database(node, clock, name, stamp)
+        for name, stamp in collections.items():
+            await show_collection(node, clock, name, stamp)
+    except VersionNotTaken:
+        return await flush(node, databases, collections)
     return True

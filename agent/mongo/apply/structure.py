@@ -9,13 +9,13 @@ time series); these are tried only where nothing is built.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from bson import Binary
 
 from agent.errors import NodeUnavailable
-from agent.mongo.apply.operations import LOOK_S, STATUS_NOT_KNOWN, apply_commands
+from agent.mongo.apply.looking import when_known
+from agent.mongo.apply.operations import apply_commands
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
@@ -24,7 +24,6 @@ COMMAND_TIMEOUT_S: Final = 100.0
 _NOT_DROPPABLE: Final = frozenset({"system.js", "system.views"})
 _LOCAL: Final = {"w": 1}
 _ILLEGAL: Final = 20
-_TRIES: Final = 20
 
 
 async def drop(node: Node, namespace: str, uuid: bytes) -> None:
@@ -35,7 +34,7 @@ async def drop(node: Node, namespace: str, uuid: bytes) -> None:
         await _apply_unbuilt(node, namespace, uuid, {"drop": collection})
         return
     try:
-        await _run(node, database, {"drop": collection}, f"dropping {namespace}")
+        await _run(node, namespace, database, {"drop": collection}, f"dropping {namespace}")
     except CommandFailed as error:
         if error.code != NAMESPACE_NOT_FOUND:
             raise
@@ -49,7 +48,7 @@ async def rename(
     if drop_target is not None:
         command["dropTarget"] = Binary(drop_target, 4)
     try:
-        await _run(node, "admin", command, f"renaming {before} to {after}")
+        await _run(node, before, "admin", command, f"renaming {before} to {after}")
     except CommandFailed as error:
         if error.code != _ILLEGAL:
             raise
@@ -61,14 +60,16 @@ async def rename(
 async def change(node: Node, namespace: str, changes: dict[str, Any]) -> None:
     """`collMod`."""
     database, collection = split(namespace)
-    await _run(node, database, {"collMod": collection, **changes}, f"changing {namespace}")
+    await _run(
+        node, namespace, database, {"collMod": collection, **changes}, f"changing {namespace}"
+    )
 
 
 async def drop_index(node: Node, namespace: str, name: str) -> None:
     """Drop one index by its name."""
     database, collection = split(namespace)
     command = {"dropIndexes": collection, "index": name}
-    await _run(node, database, command, f"dropping the index {name} of {namespace}")
+    await _run(node, namespace, database, command, f"dropping the index {name} of {namespace}")
 
 
 async def empty(node: Node, namespace: str, uuid: bytes) -> None:
@@ -76,19 +77,14 @@ async def empty(node: Node, namespace: str, uuid: bytes) -> None:
     await _apply_unbuilt(node, namespace, uuid, {"emptycapped": split(namespace)[1]})
 
 
-async def _run(node: Node, database: str, command: Document, action: str) -> None:
-    for left in reversed(range(_TRIES)):
-        try:
-            with translated(action):
-                await node.command(
-                    database, {**command, "writeConcern": _LOCAL}, timeout_s=COMMAND_TIMEOUT_S
-                )
-        except CommandFailed as error:
-            if error.code != STATUS_NOT_KNOWN or not left:
-                raise
-            await asyncio.sleep(LOOK_S)
-        else:
-            return
+async def _run(node: Node, namespace: str, database: str, command: Document, action: str) -> None:
+    async def run() -> None:
+        with translated(action):
+            await node.command(
+                database, {**command, "writeConcern": _LOCAL}, timeout_s=COMMAND_TIMEOUT_S
+            )
+
+    await when_known(node, namespace, run)
 
 
 async def _apply_unbuilt(node: Node, namespace: str, uuid: bytes, command: Document) -> None:

@@ -26,7 +26,7 @@ from agent.mongo.raw import documents
 from agent.mongo.translate import translated
 from agent.operations.restore.job import Job
 from agent.replay.ownership import bound, foreign_ranges, supporting
-from agent.replay.routing import is_users
+from agent.replay.routing import OWN_DATABASES, is_users
 from agent.store.routing import RoutingTables
 from agent.wire.namespaces import is_archived, split
 
@@ -149,12 +149,20 @@ async def _remove_range(
 async def look_again(job: Job, tables: RoutingTables) -> None:
     """Make the shard's primary read the routing tables anew; its secondaries follow it."""
     known = {str(row["_id"]) for row in await find_all(job.node, "config.cache.collections")}
-    known |= {row["_id"] for row in await tables.collections()}
-    databases = {str(row["_id"]) for row in await find_all(job.node, "config.cache.databases")}
-    databases |= set(await tables.primaries())
+    wanted = dict.fromkeys(known) | {
+        str(row["_id"]): row.get("timestamp") for row in await tables.collections()
+    }
+    databases = {
+        str(row["_id"]): None for row in await find_all(job.node, "config.cache.databases")
+    }
+    databases |= await tables.database_stamps()
     job.check()
-    users = sorted(filter(is_users, known))
-    if not await refresh_routing(job.node, sorted(databases - {"config"}), users):
+    if not await refresh_routing(
+        job.node,
+        job.clock,
+        {name: stamp for name, stamp in sorted(databases.items()) if name not in OWN_DATABASES},
+        {name: stamp for name, stamp in sorted(wanted.items()) if is_users(name)},
+    ):
         job.keeper.warn(
             "the agent's user may not tell the shard to read its routing tables again (action "
             "'internal'): restart the shard's mongods, or let its primary step down, before "

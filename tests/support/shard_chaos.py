@@ -1,0 +1,54 @@
+"""Faults on a sharded cluster: each hits one replica set of it, any shard or the config servers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.support.agents import Agents
+from tests.support.chaos import AGENT_FAULTS, NODE_FAULTS, STORAGE_FAULTS, Chaos
+from tests.support.mongod import ShardedCluster
+
+# A set that loses a member for good is a matter of one replica set, and is proven there.
+SHARD_FAULTS: Final[Mapping[str, float]] = {
+    **AGENT_FAULTS,
+    **{name: weight for name, weight in NODE_FAULTS.items() if name != "remove_node"},
+    **STORAGE_FAULTS,
+}
+RESTORE_FAULTS: Final[Mapping[str, float]] = {
+    name: weight for name, weight in SHARD_FAULTS.items() if name not in STORAGE_FAULTS
+}
+
+
+class ShardChaos(Chaos):
+    """As `Chaos`; `where` says which sets were hit, in turn."""
+
+    def __init__(
+        self,
+        seed: int,
+        cluster: ShardedCluster,
+        agents: Agents,
+        repository: Path,
+        *,
+        faults: Mapping[str, float] = SHARD_FAULTS,
+        storage_gone_s: float = 10.0,
+    ) -> None:
+        super().__init__(
+            seed,
+            cluster.config,
+            agents,
+            repository,
+            faults=faults,
+            storage_gone_s=storage_gone_s,
+        )
+        self._sets = cluster.sets
+        self._choice = random.Random(f"where/{seed}")
+        self.where: list[str] = []
+
+    def inject(self, name: str) -> None:
+        """One fault on one of the sets, and its end."""
+        self._replset = self._choice.choice(self._sets)
+        self.where.append(f"{name} ({self._replset.name})")
+        super().inject(name)
