@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
-from pydantic import ValidationError
 
+from agent.archive.authority import prove, wrap_of
 from agent.archive.envelope import DataKey
-from agent.archive.layout import KEYS, data_key_key, data_key_prefix, key_id_of, slice_day_of
+from agent.archive.layout import KEYS, data_key_key, key_id_of, slice_day_of
 from agent.archive.policies import read_policies
+from agent.archive.wraps import cannot_unwrap, check_usable, stored_record, stored_wraps, trusted
 from agent.clock import Clock
 from agent.errors import (
     ConfigError,
-    IntegrityError,
     KeyServiceUnavailable,
     KeyUnusable,
-    ObjectNotFound,
+    ObjectExists,
     TidelogError,
 )
 from agent.faults import fault_point
 from agent.keys.base import KeyProvider
 from agent.keys.registry import open_provider
-from agent.storage.base import Storage, get_bytes, put_bytes
+from agent.storage.base import Storage, put_bytes
 from agent.storage.surroundings import Surroundings
 from agent.wire import keys as yaml_keys
 from agent.wire.encryption import DataKeyRecord, Kek, KeyHealth, Policy, Wrap, wrap_context
@@ -70,8 +70,12 @@ class Purpose:
 class Witnesses(Protocol):
     """What the control database remembers (`agent.store.encryption_store`)."""
 
-    async def compare(self, address: str, policies: Sequence[Policy]) -> None:
-        """Raises `IntegrityError` where policies are fewer than known, or others."""
+    async def compare(self, address: str, policies: Sequence[Policy]) -> int:
+        """How many of the policies are known. Raises `IntegrityError` where they are fewer than
+        those known, or others."""
+
+    async def remember(self, address: str, policy: Policy) -> None:
+        """The newest policy, which is proven."""
 
     async def note(
         self, repository_id: str, keys: Sequence[KeyHealth], problem: str | None
@@ -105,7 +109,11 @@ class Keyring:
     purpose: Purpose | None = None
     policies_at: Storage | None = None
     """Where the policy is, if `storage` is several storages as one."""
+    companions: Sequence[Keyring] = ()
+    """Then, those of the others that have a policy of their own."""
     _policies: list[Policy] = field(default_factory=list)
+    _proven: int = 0
+    """So many of them are known to be right."""
     _read_at: float | None = None
     _providers: dict[str, KeyProvider] = field(default_factory=dict)
     _unwrapped: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -113,14 +121,57 @@ class Keyring:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def policy(self, *, fresh: bool = False) -> Policy | None:
-        """What holds for whoever writes. Raises `IntegrityError` where it was tampered with."""
+        """What holds for whoever writes, or unwraps. A policy that the control database does not
+        know yet is proven with the repository's authority, and then remembered. Raises
+        `IntegrityError` where it was tampered with, `KeyUnusable` where it cannot be proven."""
+        await self._read(fresh)
+        if self._proven < len(self._policies):
+            where = self.policies_at or self.storage
+            prove(self._policies, await self._authority(), where.address)
+            await self.custody.witnesses.remember(where.address, self._policies[-1])
+            self._proven = len(self._policies)
+        return self._policies[-1] if self._policies else None
+
+    async def announced(self, *, fresh: bool = False) -> Policy | None:
+        """The same for whoever reads, and may have no key: where it cannot be proven now, what
+        the repository says of itself. Raises `IntegrityError`."""
+        try:
+            return await self.policy(fresh=fresh)
+        except (KeyUnusable, KeyServiceUnavailable, ConfigError) as error:
+            log.warning("encryption.policy_unproven", error=str(error))
+            return self._policies[-1]
+
+    async def _read(self, fresh: bool) -> None:
         now = self.custody.clock.monotonic()
         if fresh or self._read_at is None or now - self._read_at > POLICY_AGE_S:
             where = self.policies_at or self.storage
             self._policies = await read_policies(where, self._policies)
-            await self.custody.witnesses.compare(where.address, self._policies)
+            known = await self.custody.witnesses.compare(where.address, self._policies)
+            self._proven = max(self._proven, known)
             self._read_at = now
-        return self._policies[-1] if self._policies else None
+
+    async def _authority(self) -> bytes:
+        """Asked of the keys of the oldest policy first: a forged one names keys of its own."""
+        errors: dict[str, TidelogError] = {}
+        record = self._policies[0].authority
+        for wrap in (wrap for policy in self._policies for wrap in policy.authority.wraps):
+            if wrap.kek.id in errors:
+                continue
+            try:
+                return await self._opened(wrap, record)
+            except TidelogError as error:
+                errors[wrap.kek.id] = error
+        raise cannot_unwrap("the key that proves the encryption policy", errors.values())
+
+    async def _opened(self, wrap: Wrap, record: DataKeyRecord) -> bytes:
+        provider = self.provider(wrap.kek)
+        await check_usable(provider, wrap.kek)
+        return await provider.unwrap(base64.b64decode(wrap.ciphertext), record.context)
+
+    async def authority(self) -> bytes:
+        """The key that proves policies, to sign the next one. Raises as `policy`."""
+        await self.policy()
+        return await self._authority()
 
     async def writing_key(self, key: str) -> DataKey:
         """The data key to seal an object with. Raises `KeyUnusable`, `KeyServiceUnavailable`."""
@@ -172,10 +223,10 @@ class Keyring:
         provider = self.provider(first)
         await check_usable(provider, first)
         made, wrapped = await provider.generate(context)
-        wraps = [Wrap(kek=first, ciphertext=base64.b64encode(wrapped).decode())]
+        wraps = [wrap_of(first, wrapped)]
         for kek in others:
             try:
-                wraps.append(await self.wrapped(made, kek, context))
+                wraps.append(await self._wrapped(made, kek, context))
             except TidelogError as error:
                 log.error("encryption.wrap_missing", key_id=key_id, kek=kek.id, error=str(error))
         record = DataKeyRecord(
@@ -186,13 +237,36 @@ class Keyring:
         )
         await put_bytes(self.storage, data_key_key(key_id), stored_record(record))
         await fault_point("encryption.key_created")
+        for companion in self.companions:
+            try:
+                await companion.add_wraps(record, made)
+            except TidelogError as error:  # publishing there will fail, and name it
+                log.error("encryption.wrap_missing", key_id=key_id, error=str(error))
         self._unwrapped[key_id] = made
         return DataKey(key_id, made)
 
-    async def wrapped(self, data_key: bytes, kek: Kek, context: dict[str, str]) -> Wrap:
-        """A data key under one KEK."""
-        ciphertext = await self.provider(kek).wrap(data_key, context)
-        return Wrap(kek=kek, ciphertext=base64.b64encode(ciphertext).decode())
+    async def add_wraps(self, record: DataKeyRecord, data_key: bytes) -> tuple[str, ...]:
+        """Wrap a data key under the KEKs of the policy that it is not wrapped under yet; answers
+        their ids. Each wrap is an object of its own, written once."""
+        policy = await self.policy()
+        present = {wrap.kek.id for wrap in record.wraps}
+        added: list[str] = []
+        for kek in policy.keks if policy else ():
+            if kek.id in present:
+                continue
+            wrap = await self._wrapped(data_key, kek, record.context)
+            further = record.model_copy(update={"wraps": (wrap,)})
+            try:
+                key = data_key_key(record.key_id, kek.id)
+                await put_bytes(self.storage, key, stored_record(further))
+            except ObjectExists:
+                pass  # somebody was faster
+            await fault_point("encryption.key_wrapped")
+            added.append(kek.id)
+        return tuple(added)
+
+    async def _wrapped(self, data_key: bytes, kek: Kek, context: dict[str, str]) -> Wrap:
+        return wrap_of(kek, await self.provider(kek).wrap(data_key, context))
 
     async def data_key(self, key_id: str) -> bytes:
         """A data key in clear, to read with. Raises `KeyUnusable`, `KeyServiceUnavailable`,
@@ -209,34 +283,22 @@ class Keyring:
                 await self._unwrap(key_id)
 
     async def record(self, key_id: str) -> DataKeyRecord:
-        """All wraps of a data key. Raises `IntegrityError` where there is none."""
-        try:
-            found = read_record(await get_bytes(self.storage, data_key_key(key_id)), key_id)
-        except ObjectNotFound as error:
-            raise IntegrityError(
-                f"{data_key_key(key_id)} is missing from {self.storage.address}",
-                hint="without it nothing that was encrypted with it can be read",
-            ) from error
-        wraps = list(found.wraps)
-        async for item in self.storage.list(data_key_prefix(key_id)):
-            if item.key != data_key_key(key_id):
-                wraps += read_record(await get_bytes(self.storage, item.key), key_id).wraps
-        return found.model_copy(update={"wraps": tuple(wraps)})
+        """All wraps of a data key that the repository's policies know. Raises `IntegrityError`
+        where there is no such data key, and as `policy`."""
+        await self.policy()
+        return trusted(await stored_wraps(self.storage, key_id), self._policies)
 
     async def _unwrap(self, key_id: str) -> bytes:
         record = await self.record(key_id)
         errors: list[TidelogError] = []
         for wrap in record.wraps:
             try:
-                provider = self.provider(wrap.kek)
-                await check_usable(provider, wrap.kek)
-                found = await provider.unwrap(base64.b64decode(wrap.ciphertext), record.context)
+                self._unwrapped[key_id] = await self._opened(wrap, record)
             except TidelogError as error:
                 errors.append(error)
             else:
-                self._unwrapped[key_id] = found
-                return found
-        raise _cannot(key_id, errors)
+                return self._unwrapped[key_id]
+        raise cannot_unwrap(f"the data key {key_id}", errors)
 
     def provider(self, kek: Kek) -> KeyProvider:
         """The provider that holds a KEK. Raises `ConfigError`."""
@@ -262,35 +324,3 @@ class Keyring:
         self._providers.clear()
         self._unwrapped.clear()
         self._writing.clear()
-
-
-def stored_record(record: DataKeyRecord) -> bytes:
-    """As stored."""
-    return record.model_dump_json(exclude_none=True, indent=1).encode()
-
-
-def read_record(data: bytes, key_id: str) -> DataKeyRecord:
-    """The reverse. Raises `IntegrityError`."""
-    try:
-        record = DataKeyRecord.model_validate_json(data)
-    except ValidationError as error:
-        raise IntegrityError(f"the wrapped key {key_id} cannot be read") from error
-    if record.key_id != key_id:
-        raise IntegrityError(f"the wrapped key {key_id} is another one: {record.key_id}")
-    return record
-
-
-async def check_usable(provider: KeyProvider, kek: Kek) -> None:
-    """Ask for the state of a KEK before it is used. Raises `KeyUnusable` that names both."""
-    found = await provider.describe()
-    if not found.state.is_usable:
-        when = f" at {found.deletion_at:%Y-%m-%dT%H:%M:%SZ}" if found.deletion_at else ""
-        raise KeyUnusable(f"the {kek.label} is {found.state.value}{when}")
-
-
-def _cannot(key_id: str, errors: list[TidelogError]) -> TidelogError:
-    reasons = "; ".join(str(error) for error in errors) or "it has no wrap"
-    text = f"the data key {key_id} cannot be unwrapped: {reasons}"
-    if any(isinstance(error, KeyServiceUnavailable) for error in errors):
-        return KeyServiceUnavailable(text)
-    return KeyUnusable(text)

@@ -11,6 +11,7 @@
     verified/<name>/<n>.json.zst                             which objects were read and found right
     restores/<name>/<replset>-<epoch>-<n>.json               what a restore did; outlives its target
     encryption/<number>.json                                 encryption policies
+    census/<digest>.json.zst                                 what was in clear when they began
     keys/<key id>.json                                       a data key, wrapped
     keys/<key id>.<KEK id>.json                              the same, wrapped by a rotation
 
@@ -98,9 +99,13 @@ def chunk_writer_of(key: str) -> str | None:
     return found[1] if found else None
 
 
+SLICES: Final = "slices/"
+"""Where the slices of all replica sets lie."""
+
+
 def slices_prefix(replset: str) -> str:
     """Where the slices of one replica set lie."""
-    return f"slices/{replset}/"
+    return f"{SLICES}{replset}/"
 
 
 def slice_key(replset: str, start: OpTime, end: OpTime, term: int, epoch: int) -> str:
@@ -176,6 +181,11 @@ KEYS: Final = "keys/"
 def policy_key(number: int) -> str:
     """One policy; they are numbered from 1."""
     return f"{POLICIES}{number:08d}.json"
+
+
+def census_key(digest: str) -> str:
+    """The list of what was in clear when a repository was encrypted, by the digest of its text."""
+    return f"census/{digest[:32]}.json.zst"
 
 
 def data_key_key(key_id: str, kek_id: str | None = None) -> str:

@@ -44,7 +44,7 @@ class VaultStorage:
         self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
     ) -> ObjectInfo:
         """See `Storage`. Raises `Refused` for what must be encrypted and is not."""
-        if _HOLDS_DATA.fullmatch(key) and not is_encrypted(key) and await self.keyring.policy():
+        if _HOLDS_DATA.fullmatch(key) and not is_encrypted(key) and await self.keyring.announced():
             raise Refused(
                 f"{key} is not encrypted, and the repository at {self.address} takes nothing else",
                 hint="'ctl encryption status' shows its policy, which cannot be taken back",
@@ -89,14 +89,16 @@ def keyring_of(storage: Storage, key: str | None = None) -> Keyring | None:
 
 async def with_one_key(whole: Storage, storages: Sequence[Storage]) -> Storage:
     """Several storages written to as one get the same objects, so one data key, which lies in each
-    of them: made as the first encrypted one among them wants it."""
-    for storage in storages:
-        keyring = keyring_of(storage)
-        if keyring is not None and await keyring.policy() is not None:
-            vault = VaultStorage(whole, keyring.custody)
-            vault.keyring.policies_at = keyring.storage
-            return vault
-    return whole
+    of them: made as the first encrypted one among them wants it, and wrapped for the others."""
+    found = [keyring_of(storage) for storage in storages]
+    encrypted = [keyring for keyring in found if keyring and await keyring.policy() is not None]
+    if not encrypted:
+        return whole
+    first, *others = encrypted
+    vault = VaultStorage(whole, first.custody)
+    vault.keyring.policies_at = first.storage
+    vault.keyring.companions = others
+    return vault
 
 
 async def write_for(storage: Storage, kind: str, owner: str) -> Keyring | None:

@@ -8,12 +8,12 @@ same options, the same chain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
-from pydantic import Field
 
 from agent.errors import (
     ConfigError,
@@ -23,29 +23,19 @@ from agent.errors import (
     TidelogError,
     Transient,
 )
-from agent.keys.base import (
-    Context,
-    KeyProvider,
-    Options,
-    ProviderOptions,
-    fingerprint_of,
-    parsed,
-)
+from agent.keys.base import Context, KeyProvider, Options
+from agent.keys.service import PURPOSE, ServiceKey, ServiceOptions, ServiceProvider
 from agent.storage.s3.credentials import CredentialChain
 from agent.storage.s3.errors import VENDOR_ERRORS, translated
 from agent.storage.s3.sessions import new_session
 from agent.storage.surroundings import Surroundings
 from agent.version import VERSION
-from agent.wire.encryption import Kek, KeyDescription, KeyState, kek_id
-from agent.wire.secrets import Secret
+from agent.wire.encryption import KeyState
 from agent.wire.storage_s3 import DEFAULT_REGION, S3Credentials
 
 NAME: Final = "aws-kms"
-AUTO: Final = "auto"
-"""In place of a key: have one made."""
 TIMEOUT_S: Final = 10
 ATTEMPTS: Final = 4
-TAG: Final = "tidelog-repository"
 
 _STATES: Final = {
     "Enabled": KeyState.ENABLED,
@@ -69,87 +59,54 @@ _UNUSABLE: Final = {
 }
 
 
-class AwsKmsOptions(ProviderOptions):
+class AwsKmsOptions(ServiceOptions):
     """Options of this provider."""
 
-    key_id: str = Field(min_length=1)
-    """A key id, an ARN, `alias/NAME`, or `auto`."""
-    region: str | None = None
-    endpoint_url: str | None = None
     credentials: S3Credentials = S3Credentials()
-    insecure_skip_tls_verify: bool = False
 
 
-class AwsKmsProvider:
+class AwsKmsProvider(ServiceProvider[AwsKmsOptions]):
     """See the module."""
 
+    name = NAME
+    gone = ("NotFoundException",)
+
     def __init__(self, options: Options, surroundings: Surroundings) -> None:
-        self._options = parsed(AwsKmsOptions, options, NAME)
-        secret = self._options.credentials.secret_access_key
-        token = self._options.credentials.session_token
-        for given in (secret, token):
-            if isinstance(given, Secret) and given.is_literal:
-                raise ConfigError(
-                    "aws-kms: a secret in clear would be stored",
-                    hint="write {file: /PATH}, {env: NAME} or {credential: NAME}",
-                )
-        self._surroundings = surroundings
+        super().__init__(AwsKmsOptions, options, surroundings)
         self._stack = AsyncExitStack()
         self._client: Any = None
-        self._made: str | None = None
 
-    @property
-    def name(self) -> str:
-        """See `KeyProvider`."""
-        return NAME
-
-    @property
-    def _key(self) -> str:
-        return self._made or self._options.key_id
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"the {NAME} key {self._key}"
-
-    async def kek(self) -> Kek:
-        """See `KeyProvider`. An alias is resolved: what it points to later is another key."""
-        if self._key == AUTO:
-            answer = await self._ask(
-                "create_key",
-                Description="Wraps the data keys of Tidelog backups",
-                KeyUsage="ENCRYPT_DECRYPT",
-            )
-            self._made = str(answer["KeyMetadata"]["Arn"])
-        answer = await self._ask("describe_key", KeyId=self._key)
-        arn = str(answer["KeyMetadata"]["Arn"])
-        kept = {**self._options.to_options(), "keyId": arn}
-        if not kept.get("credentials"):
-            kept.pop("credentials", None)
-        given = self._options.key_id
-        return Kek(
-            id=kek_id(NAME, arn, arn),
-            provider=NAME,
-            key=arn,
-            alias=given if given.startswith("alias/") else await self._alias(arn),
-            options=kept,
-            fingerprint=fingerprint_of(arn.encode()),
-            is_service=True,
+    async def looked_up(self) -> ServiceKey:
+        """See `ServiceProvider`."""
+        found = (await self._ask("describe_key", KeyId=self.key))["KeyMetadata"]
+        arn, deletion_at = str(found["Arn"]), found.get("DeletionDate")
+        return ServiceKey(
+            arn=arn,
+            kept_id=arn,
+            state=_STATES.get(str(found.get("KeyState")), KeyState.UNKNOWN),
+            deletion_at=deletion_at if isinstance(deletion_at, datetime) else None,
         )
 
-    async def _alias(self, arn: str) -> str | None:
-        try:
-            answer = await self._ask("list_aliases", KeyId=arn)
-        except TidelogError:
-            return None  # a name for people; not everybody may ask for it
-        names = [row["AliasName"] for row in answer.get("Aliases", ())]
-        return names[0] if names else None
+    async def made(self) -> str:
+        """See `ServiceProvider`."""
+        answer = await self._ask("create_key", Description=PURPOSE, KeyUsage="ENCRYPT_DECRYPT")
+        return str(answer["KeyMetadata"]["Arn"])
+
+    async def aliases(self, key: ServiceKey) -> Sequence[str]:
+        """See `ServiceProvider`."""
+        answer = await self._ask("list_aliases", KeyId=key.arn)
+        return [str(row["AliasName"]) for row in answer.get("Aliases", ())]
+
+    async def tag(self, name: str, value: str) -> None:
+        """See `ServiceProvider`."""
+        tags = [{"TagKey": name, "TagValue": value}]
+        await self._ask("tag_resource", KeyId=self.key, Tags=tags)
 
     async def generate(self, context: Context) -> tuple[bytes, bytes]:
         """See `KeyProvider`."""
         answer = await self._ask(
             "generate_data_key",
-            KeyId=self._key,
+            KeyId=self.key,
             KeySpec="AES_256",
             EncryptionContext=dict(context),
         )
@@ -158,42 +115,16 @@ class AwsKmsProvider:
     async def wrap(self, data_key: bytes, context: Context) -> bytes:
         """See `KeyProvider`."""
         answer = await self._ask(
-            "encrypt", KeyId=self._key, Plaintext=data_key, EncryptionContext=dict(context)
+            "encrypt", KeyId=self.key, Plaintext=data_key, EncryptionContext=dict(context)
         )
         return bytes(answer["CiphertextBlob"])
 
     async def unwrap(self, wrapped: bytes, context: Context) -> bytes:
         """See `KeyProvider`."""
         answer = await self._ask(
-            "decrypt", KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=dict(context)
+            "decrypt", KeyId=self.key, CiphertextBlob=wrapped, EncryptionContext=dict(context)
         )
         return bytes(answer["Plaintext"])
-
-    async def describe(self) -> KeyDescription:
-        """See `KeyProvider`."""
-        try:
-            answer = await self._ask("describe_key", KeyId=self._key)
-        except KeyUnusable as error:
-            if "NotFoundException" in str(error):
-                return KeyDescription(state=KeyState.DELETED, key=self._key)
-            return KeyDescription(state=KeyState.UNKNOWN, key=self._key, warnings=(str(error),))
-        found = answer["KeyMetadata"]
-        deletion_at = found.get("DeletionDate")
-        return KeyDescription(
-            state=_STATES.get(str(found.get("KeyState")), KeyState.UNKNOWN),
-            key=str(found["Arn"]),
-            deletion_at=deletion_at if isinstance(deletion_at, datetime) else None,
-        )
-
-    async def mark(self, repository_id: str) -> str | None:
-        """See `KeyProvider`."""
-        try:
-            await self._ask(
-                "tag_resource", KeyId=self._key, Tags=[{"TagKey": TAG, "TagValue": repository_id}]
-            )
-        except TidelogError as error:
-            return f"the key could not be tagged as in use: {error}"
-        return None
 
     async def aclose(self) -> None:
         """See `KeyProvider`."""
@@ -210,8 +141,8 @@ class AwsKmsProvider:
 
     async def _opened(self) -> Any:
         if self._client is None:
-            options = self._options
-            environment = self._surroundings.environment
+            options = self.options
+            environment = self.surroundings.environment
             region = (
                 options.region
                 or _region_of(options.key_id)
@@ -221,7 +152,7 @@ class AwsKmsProvider:
             )
             verify = False if options.insecure_skip_tls_verify else None
             chain = CredentialChain(
-                options.credentials, self._surroundings, region=region, verify=verify
+                options.credentials, self.surroundings, region=region, verify=verify
             )
             self._client = await self._stack.enter_async_context(
                 new_session(signer=chain.signer()).create_client(

@@ -1,4 +1,5 @@
-"""What a key provider has to do. A further one is one file and one line in `agent.keys.registry`.
+"""What a key provider has to do. A further one is one file, and one line in
+`agent.wire.encryption.PROVIDERS`; one whose key a service keeps begins with `agent.keys.service`.
 
 A provider holds one key-encryption key and never gives it away. It wraps and unwraps data keys (32
 bytes) bound to a *context*, a few pairs of text: what was wrapped for one data key of one

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Final, cast
+from typing import cast
 
 from agent.errors import ConfigError
 from agent.keys.base import KeyProvider, Options
 from agent.storage.surroundings import Surroundings
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderModule:
-    """Where a provider is, and which extra of the package brings what it needs."""
-
-    module: str
-    extra: str | None = None
-
-
-PROVIDERS: Final[Mapping[str, ProviderModule]] = {
-    "passphrase": ProviderModule("agent.keys.passphrase"),
-    "keyfile": ProviderModule("agent.keys.keyfile"),
-    "aws-kms": ProviderModule("agent.keys.aws_kms", "s3"),
-    "aliyun-kms": ProviderModule("agent.keys.aliyun_kms"),
-}
+from agent.wire.encryption import PROVIDERS
 
 
 def open_provider(name: str, options: Options, surroundings: Surroundings) -> KeyProvider:

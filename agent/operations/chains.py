@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
-from agent.archive.layout import backup_of_key, restore_moment_of, slice_span_of
+import structlog
+
+from agent.archive.layout import SLICES, backup_of_key, restore_moment_of, slice_span_of
 from agent.archive.manifest import SliceRef
 from agent.errors import IntegrityError
+from agent.operations.authenticity import may_be_in_clear, policy_of
 from agent.operations.inventory import inventory_of
 from agent.operations.slices import described_refs, read_slice_ref
 from agent.storage.base import ObjectInfo, Storage
@@ -24,7 +26,7 @@ from agent.store.slice_runs import SliceRuns
 from agent.wire.optime import ZERO, OpTime
 from agent.wire.timelines import Gap, GapCause, Run, reshaped_by
 
-SLICES: Final = "slices/"
+log = structlog.stdlib.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ async def rebuild(storage: Storage, replset: str) -> Rebuilt:
     as missing."""
     owned = await _slices_of_backups(storage)
     items = [item async for item in _slices(storage, replset)]
+    forged = await _forged(storage, items)
     taken = {span[1] for key in owned if (span := slice_span_of(key)) is not None}
-    refs = await described_refs(storage, [item for item in items if item.key not in owned])
+    refs = await described_refs(storage, [item for item in items if item.key not in owned | forged])
     reshaped = {ref.end: cause for ref in refs if (cause := reshaped_by(ref.commands)) is not None}
     refs = [ref for ref in refs if reshaped_by(ref.commands) is None]
     found = [c for c in chains(refs) if not _continues_a_backup(c[0], taken)]
@@ -70,6 +73,15 @@ async def rebuild(storage: Storage, replset: str) -> Rebuilt:
         for number, run in enumerate(runs)
     ]
     return Rebuilt(tuple(sealed), tuple(gaps), frozenset(item.key for item in items))
+
+
+async def _forged(storage: Storage, items: Sequence[ObjectInfo]) -> set[str]:
+    """Slices in clear that begin when nobody who may wrote in clear any more."""
+    policy = await policy_of(storage)
+    found = {item.key for item in items if not may_be_in_clear(item.key, policy)}
+    if found:
+        log.error("encryption.foreign_slices", objects=len(found), first=min(found))
+    return found
 
 
 def chains(refs: Iterable[SliceRef]) -> list[list[SliceRef]]:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from agent.archive.keyring import Keyring, check_usable
+from agent.archive.authority import new_authority, signed, wrap_of
+from agent.archive.census import write_census
+from agent.archive.keyring import Keyring
 from agent.archive.policies import read_policies, write_policy
 from agent.archive.vault import keyring_of
+from agent.archive.wraps import check_usable
 from agent.errors import ConfigError, Conflict, KeyUnusable, Refused
 from agent.faults import fault_point
 from agent.keys.registry import open_provider
+from agent.operations.authenticity import take_census
 from agent.operations.context import LeadContext, PartContext
-from agent.operations.keys_kept import add_wraps, kept_keys, probe
-from agent.operations.repository import claimed
+from agent.operations.keys_kept import kept_keys, probe
+from agent.operations.repository import claimed, read_marker
 from agent.storage.base import Storage
 from agent.wire.encryption import EncryptionSpec, Kek, KeyHealth, Policy, follows, wrap_context
 from agent.wire.operations import Kind, Operation
@@ -44,10 +48,13 @@ class EncryptionKind:
                     raise Refused("the repository is not encrypted")
                 return []
             await _check_versions(lead)
+            _check_begun(spec, current)
             kek, _ = await _proven(keyring, spec, "choose")
-            await _next_policy(keyring, spec, operation, kek, current)
             if current is not None:
-                await _check_all_unwrap(keyring, current)
+                _check_next(spec, current, kek)
+                await keyring.policy(fresh=True)
+                # What cannot be opened cannot be wrapped anew.
+                await keyring.prove(await kept_keys(keyring))
         finally:
             await storage.aclose()
         return []
@@ -72,9 +79,12 @@ class EncryptionKind:
             current = _last(policies)
             warnings: list[str] = []
             if current is None or current.op_id != operation.id:
+                _check_begun(spec, current)
                 kek, warnings = await _proven(keyring, spec, marker.repository_id)
-                policy = await _next_policy(keyring, spec, operation, kek, current)
-                policy = policy.model_copy(update={"repository_id": marker.repository_id})
+                if current is None:
+                    policy = await _first_policy(lead, keyring, operation, kek)
+                else:
+                    policy = await _next_policy(keyring, spec, operation, kek, current)
                 lead.lease.check()
                 await write_policy(keyring.storage, policy)
                 await fault_point("encryption.policy_written")
@@ -128,48 +138,65 @@ async def _proven(
         await provider.aclose()
 
 
-async def _next_policy(
-    keyring: Keyring,
-    spec: EncryptionSpec,
-    operation: Operation,
-    kek: Kek,
-    current: Policy | None,
-) -> Policy:
-    now = await keyring.custody.now()
-    if spec.action == "enable":
-        if current is not None:
-            raise Refused(
-                "the repository is encrypted already, under "
-                + ", ".join(known.label for known in current.keks),
-                hint="'ctl encryption rotate' brings another key in",
-            )
-        return Policy(
-            number=1,
-            repository_id="",
-            key_change=spec.key_change,
-            keks=(kek,),
-            created_at=now,
-            since=now,
-            op_id=operation.id,
+def _check_begun(spec: EncryptionSpec, current: Policy | None) -> None:
+    """Enabled once, rotated afterwards. Raises `Refused`."""
+    if spec.action == "enable" and current is not None:
+        raise Refused(
+            "the repository is encrypted already, under "
+            + ", ".join(known.label for known in current.keks),
+            hint="'ctl encryption rotate' brings another key in",
         )
-    if current is None:
+    if spec.action == "rotate" and current is None:
         raise Refused(
             "the repository is not encrypted", hint="'ctl encryption enable' does it first"
         )
+
+
+async def _first_policy(
+    lead: LeadContext, keyring: Keyring, operation: Operation, kek: Kek
+) -> Policy:
+    """With the authority, and what is in clear until now. Both are there before the policy is."""
+    spec = EncryptionSpec.from_document(operation.spec)
+    marker = await read_marker(keyring.storage)
+    assert marker is not None
+    repository_id, now = marker.repository_id, await keyring.custody.now()
+    census = await take_census(keyring.storage, repository_id)
+    reference = None
+    if census.backups or census.slices:
+        lead.lease.check()
+        reference = await write_census(keyring.storage, census)
+    provider = open_provider(kek.provider, kek.options, keyring.custody.surroundings)
+    try:
+        authority, record = await new_authority(provider, kek, repository_id, now)
+    finally:
+        await provider.aclose()
+    policy = Policy(
+        number=1,
+        repository_id=repository_id,
+        key_change=spec.key_change,
+        keks=(kek,),
+        created_at=now,
+        since=now,
+        op_id=operation.id,
+        authority=record,
+        census=reference,
+    )
+    return signed(policy, authority)
+
+
+def _check_next(spec: EncryptionSpec, current: Policy, kek: Kek) -> Policy:
+    """The next policy, not signed yet. Raises `Refused` where it is not allowed."""
     if kek.id in {known.id for known in current.keks}:
         raise Refused(f"the {kek.label} is in use already")
     kept = current.keks if spec.keep else ()
     former = [k for k in current.all_keks if k.id not in {kek.id, *(k.id for k in kept)}]
-    policy = Policy(
-        number=current.number + 1,
-        repository_id=current.repository_id,
-        key_change=current.key_change,
-        keks=(*kept, kek),
-        retired=tuple(former),
-        created_at=now,
-        since=current.since,
-        previous_sha256=current.sha256,
-        op_id=operation.id,
+    policy = current.model_copy(
+        update={
+            "number": current.number + 1,
+            "keks": (*kept, kek),
+            "retired": tuple(former),
+            "previous_sha256": current.sha256,
+        }
     )
     wrong = follows(current, policy)
     if wrong is not None:
@@ -177,11 +204,22 @@ async def _next_policy(
     return policy
 
 
-async def _check_all_unwrap(keyring: Keyring, policy: Policy) -> None:
-    """Before a key is changed, every data key must open: what cannot be opened cannot be wrapped
-    anew. Raises `KeyUnusable` naming one."""
-    del policy
-    await keyring.prove(await kept_keys(keyring))
+async def _next_policy(
+    keyring: Keyring, spec: EncryptionSpec, operation: Operation, kek: Kek, current: Policy
+) -> Policy:
+    """Signed by the authority, which is wrapped under the new KEK, too."""
+    policy = _check_next(spec, current, kek)
+    authority, record = await keyring.authority(), current.authority
+    if kek.id not in {wrap.kek.id for wrap in record.wraps}:
+        ciphertext = await keyring.provider(kek).wrap(authority, record.context)
+        wraps = (*record.wraps, wrap_of(kek, ciphertext))
+        record = record.model_copy(update={"wraps": wraps})
+    made = {
+        "authority": record,
+        "created_at": await keyring.custody.now(),
+        "op_id": operation.id,
+    }
+    return signed(policy.model_copy(update=made), authority)
 
 
 async def _wrap_all(lead: LeadContext, keyring: Keyring, policy: Policy) -> int:
@@ -192,7 +230,7 @@ async def _wrap_all(lead: LeadContext, keyring: Keyring, policy: Policy) -> int:
         missing = {kek.id for kek in policy.keks} - {wrap.kek.id for wrap in record.wraps}
         if missing:
             data_key = await keyring.data_key(key_id)
-            added += bool(await add_wraps(keyring, record, data_key, policy))
+            added += bool(await keyring.add_wraps(record, data_key))
     return added
 
 

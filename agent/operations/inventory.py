@@ -54,15 +54,24 @@ class Inventory:
 
 async def read_backup(storage: Storage, name: str) -> Backup | None:
     """The published document of a backup, None where there is none. Raises `IntegrityError`."""
+    found = await read_document(storage, name)
+    return None if found is None else found[0]
+
+
+async def read_document(storage: Storage, name: str) -> tuple[Backup, bytes] | None:
+    """The same with the document as it is stored."""
     key = backup_key(name)
     try:
         data = await get_bytes(storage, key)
     except ObjectNotFound:
         return None
     try:
-        return Backup.model_validate_json(data)
+        backup = Backup.model_validate_json(data)
     except ValidationError as error:
         raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
+    if backup.id != name:
+        raise IntegrityError(f"{key} on {storage.address} is that of the backup {backup.id}")
+    return backup, data
 
 
 async def read_manifest(storage: Storage, key: str, sha256: str | None = None) -> Manifest:

@@ -13,8 +13,9 @@ from typing import Final
 
 import structlog
 
-from agent.archive.keyring import Keyring, check_usable
+from agent.archive.keyring import Keyring
 from agent.archive.vault import keyring_of
+from agent.archive.wraps import check_usable
 from agent.clock import jittered
 from agent.coordination.heartbeat import Condition
 from agent.coordination.lease import hold
@@ -121,7 +122,7 @@ class KeyWatch:
         if self._tried_at is not None and now - self._tried_at < PROBE_AGAIN_S:
             return
         keyring = keyring_of(storage)
-        if keyring is None or await keyring.policy() is None:
+        if keyring is None or await keyring.announced() is None:
             return
         server_now = await keyring.custody.now()
         mine = [witness for witness in known if witness.address == storage.address]
@@ -142,7 +143,7 @@ class KeyWatch:
 
 async def _check(storage: Storage) -> _Check:
     keyring = keyring_of(storage)
-    policy = None if keyring is None else await keyring.policy(fresh=True)
+    policy = None if keyring is None else await keyring.announced(fresh=True)
     if keyring is None or policy is None:
         return _Check()
     found: list[str] = []

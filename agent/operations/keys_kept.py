@@ -14,13 +14,12 @@ from typing import Final
 
 import structlog
 
-from agent.archive.keyring import Keyring, check_usable, stored_record
-from agent.archive.layout import KEYS, data_key_key, key_id_of
-from agent.errors import IntegrityError, ObjectExists, TidelogError
-from agent.faults import fault_point
+from agent.archive.keyring import Keyring
+from agent.archive.layout import KEYS, key_id_of
+from agent.archive.wraps import check_usable
+from agent.errors import IntegrityError, TidelogError
 from agent.operations.inventory import published_names, read_backup
-from agent.storage.base import put_bytes
-from agent.wire.encryption import DataKeyRecord, Kek, KeyDescription, KeyHealth, Policy, Wrap
+from agent.wire.encryption import DataKeyRecord, Kek, KeyDescription, KeyHealth, Wrap
 
 LISTED_KEYS: Final = 2000
 """More than this a document of the control database should not list; troubles come first."""
@@ -51,7 +50,6 @@ class Probe:
     """One look at all keys. KEKs are asked for their state once."""
 
     keyring: Keyring
-    policy: Policy
     _states: dict[str, KeyDescription | TidelogError] = field(default_factory=dict)
 
     async def run(self) -> list[KeyHealth]:
@@ -79,7 +77,7 @@ class Probe:
             reasons = "; ".join(warnings) or "it has no wrap"
             return KeyHealth(key_id=key_id, backups=names, error=reasons)
         try:
-            added = await add_wraps(self.keyring, record, data_key, self.policy)
+            added = await self.keyring.add_wraps(record, data_key)
         except TidelogError as error:
             added = ()
             warnings.append(f"a wrap could not be added: {error}")
@@ -109,34 +107,12 @@ class Probe:
         return self._states[kek.id]
 
 
-async def add_wraps(
-    keyring: Keyring, record: DataKeyRecord, data_key: bytes, policy: Policy
-) -> tuple[str, ...]:
-    """Wrap a data key under the KEKs of the policy that it is not wrapped under yet; answers their
-    ids. Each wrap is an object of its own, written once."""
-    present = {wrap.kek.id for wrap in record.wraps}
-    added: list[str] = []
-    for kek in policy.keks:
-        if kek.id in present:
-            continue
-        wrap = await keyring.wrapped(data_key, kek, record.context)
-        further = record.model_copy(update={"wraps": (wrap,)})
-        try:
-            key = data_key_key(record.key_id, kek.id)
-            await put_bytes(keyring.storage, key, stored_record(further))
-        except ObjectExists:
-            pass  # somebody was faster
-        await fault_point("encryption.key_wrapped")
-        added.append(kek.id)
-    return tuple(added)
-
-
 async def probe(keyring: Keyring) -> tuple[list[KeyHealth], str | None]:
     """Look at all keys of an encrypted repository, and write down what was found."""
-    policy = await keyring.policy(fresh=True)
+    policy = await keyring.announced(fresh=True)
     if policy is None:
         return [], None
-    found = await Probe(keyring, policy).run()
+    found = await Probe(keyring).run()
     lost = [health for health in found if health.error is not None]
     weak = [health for health in found if health.error is None and health.warnings]
     problem: str | None = None

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import structlog
 
 from agent.errors import TidelogError
-from agent.operations.inventory import read_backup
+from agent.operations.authenticity import check_in_clear
+from agent.operations.inventory import read_document
 from agent.operations.removal.holds import with_hold
 from agent.storage.base import Storage
 from agent.store.catalog import Catalog
@@ -23,10 +24,13 @@ log = structlog.stdlib.get_logger()
 
 async def list_backup(catalog: Catalog, storage: Storage, name: str, profile: str) -> bool:
     """List what storage publishes under this name, with the hold that counts now; whether it
-    publishes anything. Raises `IntegrityError`, and `Conflict` where another is listed so."""
-    backup = await read_backup(storage, name)
-    if backup is None:
+    publishes anything. Raises `IntegrityError`, too for one that somebody else put there, and
+    `Conflict` where another is listed so."""
+    document = await read_document(storage, name)
+    if document is None:
         return False
+    backup, data = document
+    await check_in_clear(storage, backup, data)
     held = await with_hold(storage, backup)
     await catalog.publish_backup(held.model_copy(update={"profile": profile}))
     await catalog.hold_backup(name, held.hold)

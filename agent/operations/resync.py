@@ -77,7 +77,8 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
             lead.lease.check()
             try:
                 done.backups += await list_backup(catalog, storage, name, profile)
-            except IntegrityError:
+            except IntegrityError as error:
+                lead.log.error("resync.unreadable", backup=name, error=str(error))
                 done.unreadable.append(name)
             except Conflict:
                 done.conflicting.append(name)

@@ -37,6 +37,7 @@ from agent.errors import (
 from agent.faults import fault_point
 from agent.mongo.oplog import Position, window_left
 from agent.operations.archiver import OplogArchiver, Slice
+from agent.operations.authenticity import is_own
 from agent.operations.bases import ask_for_base, first_base
 from agent.operations.chains import restore_runs
 from agent.operations.context import Services
@@ -303,7 +304,7 @@ class Slicer:
                 if span.start != run.end:
                     continue
                 ref = await read_slice_ref(storage, item.key)
-                if ref.previous_sha256 == run.last_sha256:
+                if ref.previous_sha256 == run.last_sha256 and await is_own(storage, ref):
                     run = run.with_slice(ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes)
         await self._services.runs.save(run)
         return run

@@ -34,9 +34,9 @@ class EncryptionStore:
             rows = await self._collection.find({"_id": {"$regex": f"^{PREFIX}"}}).to_list(None)
         return [Witness.model_validate(row) for row in rows]
 
-    async def compare(self, address: str, policies: Sequence[Policy]) -> None:
-        """Hold the policies of the repository at an address against what is remembered, and
-        remember them. Raises `IntegrityError` where they are fewer, or others."""
+    async def compare(self, address: str, policies: Sequence[Policy]) -> int:
+        """Hold the policies of the repository at an address against what is remembered; answers
+        how many of them are known. Raises `IntegrityError` where they are fewer, or others."""
         known = await self.all()
         if not policies:
             for witness in known:
@@ -45,22 +45,33 @@ class EncryptionStore:
                         f"the repository at {address} was encrypted, and its policies are gone",
                         hint=_HINT,
                     )
-            return
+            return 0
         newest = policies[-1]
         found = next((w for w in known if w.policy.repository_id == newest.repository_id), None)
-        if found is not None:
-            number = found.policy.number
-            if number > newest.number or policies[number - 1].sha256 != found.policy.sha256:
+        here = [w for w in known if w.address == address and w is not found]
+        if found is None:
+            if here:
                 raise IntegrityError(
-                    f"the encryption policy at {address} is not the one that this cluster knows",
+                    f"the repository at {address} was {here[0].policy.repository_id}, and is "
+                    f"{newest.repository_id} now",
                     hint=_HINT,
                 )
-        if found is None or number < newest.number or found.address != address:
-            await self._remember(address, newest, found)
+            return 0
+        number = found.policy.number
+        if number > newest.number or policies[number - 1].sha256 != found.policy.sha256:
+            raise IntegrityError(
+                f"the encryption policy at {address} is not the one that this cluster knows",
+                hint=_HINT,
+            )
+        if number == newest.number and found.address != address:
+            await self.remember(address, newest)
+        return number
 
-    async def _remember(self, address: str, policy: Policy, found: Witness | None) -> None:
+    async def remember(self, address: str, policy: Policy) -> None:
+        """The newest policy, which is proven, and where it was found."""
         id_ = f"{PREFIX}{policy.repository_id}"
-        witness = found or Witness(id=id_, policy=policy)
+        known = {witness.id: witness for witness in await self.all()}
+        witness = known.get(id_) or Witness(id=id_, policy=policy)
         changed = witness.model_copy(update={"policy": policy, "address": address})
         with translated("noting the encryption of the repository"):
             await self._collection.delete_many(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -21,6 +22,23 @@ from agent.wire.record import Record
 
 ALGORITHM: Final = "AES-256-GCM"
 KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderModule:
+    """Where a key provider is, and which extra of the package brings what it needs."""
+
+    module: str
+    extra: str | None = None
+
+
+PROVIDERS: Final[dict[str, ProviderModule]] = {
+    "passphrase": ProviderModule("agent.keys.passphrase"),
+    "keyfile": ProviderModule("agent.keys.keyfile"),
+    "aws-kms": ProviderModule("agent.keys.aws_kms", "s3"),
+    "aliyun-kms": ProviderModule("agent.keys.aliyun_kms"),
+}
+"""Who may hold a KEK. A further one is a module and a line here."""
 
 
 class KeyState(StrEnum):
@@ -109,9 +127,17 @@ def wrap_context(repository_id: str, key_id: str) -> dict[str, str]:
     return {"tidelog-repository": repository_id, "tidelog-key": key_id}
 
 
+class CensusRef(Record):
+    """Where the list lies of what was in clear when the first policy was written."""
+
+    key: str
+    sha256: str
+
+
 class Policy(Record):
     """`encryption/<number>.json`: from now on this repository is encrypted. Policies are numbered
-    without a hole, each names the digest of the one before it; the last one holds."""
+    without a hole, each names the digest of the one before it; the last one holds. Each carries a
+    MAC under the repository's authority, so nobody without a key can write the next one."""
 
     format_version: int = 2
     number: int
@@ -129,6 +155,13 @@ class Policy(Record):
     previous_sha256: str | None = None
     op_id: str = ""
     """The operation that wrote it."""
+    authority: DataKeyRecord
+    """The key that policies are proven with, made with the first of them and never changed; every
+    later policy has it wrapped under its own KEKs, too."""
+    census: CensusRef | None = None
+    """None where nothing was in clear."""
+    mac: str = ""
+    """HMAC-SHA256, hexadecimal, under the authority; `agent.archive.authority`."""
 
     @property
     def all_keks(self) -> tuple[Kek, ...]:
@@ -153,6 +186,8 @@ def follows(old: Policy | None, new: Policy) -> str | None:
         return "it does not continue the policy before it"
     if new.repository_id != old.repository_id or new.since != old.since:
         return "it is of another repository"
+    if new.authority.key_id != old.authority.key_id or new.census != old.census:
+        return "it changes what policies are proven with"
     if old.key_change == "forbid":
         return "the policy before it forbids a change of the key"
     if any(k.is_service for k in old.keks) and not any(k.is_service for k in new.keks):
@@ -195,7 +230,7 @@ class BackupEncryption(Record):
     have its key unwrapped."""
 
     algorithm: str = ALGORITHM
-    key_ids: tuple[str, ...]
+    key_ids: tuple[str, ...] = Field(min_length=1)
     encrypted_at: datetime
     keys: tuple[DataKeyRecord, ...] = ()
     """As they were when the backup was published; a rotation adds wraps beside them."""

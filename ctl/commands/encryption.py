@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agent.wire import keys
-from agent.wire.encryption import EncryptionSpec
+from agent.wire.encryption import PROVIDERS, EncryptionSpec
 from agent.wire.operations import Kind
 from ctl.encryption_view import status_of, status_text
 from ctl.invocation import Invocation, Result, pass_invocation
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ctl.session import Session
 
-PROVIDERS: Final = ("passphrase", "keyfile", "aws-kms", "aliyun-kms")
 CONSEQUENCES: Final = """\
 Encryption of this repository will be switched on:
   - It cannot be switched off again. Only a new repository can be in clear.
@@ -48,7 +47,10 @@ def command() -> None:
 def _key_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
-            "--provider", required=True, type=click.Choice(PROVIDERS), help="Who has the key."
+            "--provider",
+            required=True,
+            type=click.Choice(tuple(PROVIDERS)),
+            help="Who has the key.",
         ),
         click.option("--passphrase-file", metavar="PATH", help="On each agent's host."),
         click.option("--passphrase-env", metavar="NAME", help="Of each agent's environment."),

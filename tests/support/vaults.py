@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from agent.archive.authority import new_authority, signed, wrap_of
 from agent.archive.keyring import Custody
 from agent.archive.policies import write_policy
 from agent.archive.vault import VaultStorage, write_for
+from agent.keys.base import KeyProvider
 from agent.keys.registry import open_provider
 from agent.storage.memory import MemoryObjects, MemoryStorage
 from agent.storage.surroundings import Surroundings
-from agent.wire.encryption import KeyHealth, Policy
+from agent.wire.encryption import CensusRef, KeyHealth, Policy
 from tests.support.manual_clock import ManualClock
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -26,8 +28,15 @@ class Remembered:
     problem: str | None = None
     keys: Sequence[KeyHealth] = ()
 
-    async def compare(self, address: str, policies: Sequence[Policy]) -> None:
-        """Nothing is known that could differ."""
+    known: list[Policy] = field(default_factory=list)
+
+    async def compare(self, address: str, policies: Sequence[Policy]) -> int:
+        """Nothing is known that could differ but what was proven before."""
+        return len([policy for policy in policies if policy in self.known])
+
+    async def remember(self, address: str, policy: Policy) -> None:
+        """Kept."""
+        self.known.append(policy)
 
     async def note(
         self, repository_id: str, keys: Sequence[KeyHealth], problem: str | None
@@ -44,6 +53,7 @@ class Vaults:
     environment: dict[str, str] = field(default_factory=lambda: {"KEY": FIRST, "OTHER": SECOND})
     clock: ManualClock = field(default_factory=ManualClock)
     remembered: Remembered = field(default_factory=Remembered)
+    authority: bytes = b""
 
     @property
     def around(self) -> Surroundings:
@@ -59,12 +69,32 @@ class Vaults:
         inner = await MemoryStorage.open(self.objects)
         return VaultStorage(inner, Custody(self.around, self.clock, now, self.remembered))
 
-    async def policy(self, *names: str, before: Policy | None = None) -> Policy:
+    async def policy(
+        self, *names: str, before: Policy | None = None, census: CensusRef | None = None
+    ) -> Policy:
         """Write a policy with the keys of these variables."""
-        keks = [
-            await open_provider("keyfile", {"keyfile": {"env": name}}, self.around).kek()
+        providers = [
+            open_provider("keyfile", {"keyfile": {"env": name}}, self.around)
             for name in names or ("KEY",)
         ]
+        return await self.policy_of(*providers, before=before, census=census)
+
+    async def policy_of(
+        self,
+        *providers: KeyProvider,
+        before: Policy | None = None,
+        census: CensusRef | None = None,
+    ) -> Policy:
+        """Write a policy with these keys."""
+        keks = [await provider.kek() for provider in providers]
+        if before is None:
+            self.authority, record = await new_authority(providers[0], keks[0], "r1", NOW)
+        else:
+            record = before.authority
+        for provider, kek in zip(providers, keks, strict=True):
+            if kek.id not in {wrap.kek.id for wrap in record.wraps}:
+                wrap = wrap_of(kek, await provider.wrap(self.authority, record.context))
+                record = record.model_copy(update={"wraps": (*record.wraps, wrap)})
         known = {kek.id for kek in keks}
         policy = Policy(
             number=before.number + 1 if before else 1,
@@ -74,7 +104,10 @@ class Vaults:
             created_at=NOW,
             since=NOW,
             previous_sha256=before.sha256 if before else None,
+            authority=record,
+            census=before.census if before else census,
         )
+        policy = signed(policy, self.authority)
         await write_policy(await MemoryStorage.open(self.objects), policy)
         return policy
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agent.archive.envelope import is_encrypted
 from agent.archive.layout import journal_key, journal_prefix
 from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
@@ -92,6 +93,8 @@ async def read_journal(storage: Storage, name: str, replset: str) -> Progressed:
     """What earlier workers of this part made durable. Raises `IntegrityError`."""
     entries: dict[str, Entry] = {}
     async for item in storage.list(journal_prefix(name, replset)):
+        if stored_name(storage, item.key) != item.key and not is_encrypted(item.key):
+            continue  # in clear, in a backup that is encrypted: nobody wrote it who may
         text = await get_json(storage, item.key)
         try:
             entries[item.key] = Entry.model_validate_json(text)

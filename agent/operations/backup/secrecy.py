@@ -17,9 +17,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agent.archive.envelope import SALT_BYTES, nonce, object_key
-from agent.archive.keyring import check_usable
 from agent.archive.layout import ENCRYPTED_VERSION, backup_key
 from agent.archive.vault import keyring_of, write_for
+from agent.archive.wraps import check_usable
 from agent.errors import ConfigError, IntegrityError, NodeUnavailable, Refused
 from agent.operations.context import LeadContext
 from agent.storage.base import Storage
@@ -122,11 +122,11 @@ async def unsealed(storage: Storage, backup: Backup, data: bytes) -> Backup:
     if keyring is None:
         raise ConfigError(f"the backup {backup.id} is encrypted, and there are no keys here")
     raw: dict[str, Any] = json.loads(data)
-    box = base64.b64decode(backup.encryption.sealed)
     raw["encryption"]["sealed"] = ""
     data_key = await keyring.data_key(backup.encryption.key_ids[0])
-    cipher = _cipher(data_key, box[:SALT_BYTES], backup)
     try:
+        box = base64.b64decode(backup.encryption.sealed)
+        cipher = _cipher(data_key, box[:SALT_BYTES], backup)
         private = json.loads(cipher.decrypt(nonce(0, True), box[SALT_BYTES:], canonical(raw)))
     except (InvalidTag, ValueError) as error:
         raise IntegrityError(

@@ -9,7 +9,8 @@ grace of the settings counts, from the end of the operation or from the sweep th
 first. Names are kept as 64-bit hashes, so memory is eight bytes an object; two keys with one hash
 would only spare an orphan.
 
-Slices of PITR are not looked at here: retention removes them by their age.
+Slices of PITR are not looked at here: retention removes them by their age. The data keys of days
+whose slices are gone go here, with the same grace.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from agent.operations.chains import archived_replsets
 from agent.operations.context import LeadContext
 from agent.operations.deletion import delete_backup
 from agent.operations.inventory import inventory_of, read_backup, read_manifest
+from agent.operations.removal.keys import unneeded_keys
 from agent.operations.removal.objects import delete_keys, prove_gone
 from agent.operations.slices import read_slice_header
 from agent.storage.base import ObjectInfo, Storage
@@ -98,6 +100,8 @@ class Sweep:
         self._label = label
         self._grace = timedelta(seconds=lead.settings.policy.sweep_grace)
         self._published: dict[str, Backup] = {}
+        self._key_ids: set[str] = set()
+        """The data keys that published backups name."""
         self._gone: set[str] = set()
         """Chunks that went with the folder of their backup."""
 
@@ -113,6 +117,8 @@ class Sweep:
         found = await self._folders()
         async for writer, item in self._unnamed_chunks(named):
             found.setdefault(f"operation {writer}", Leftovers()).add(item)
+        async for writer, item in unneeded_keys(self._storage, self._key_ids, self._now):
+            found.setdefault(writer, Leftovers()).add(item)
         await self._look_up(found)
         await fault_point("sweep.found")
         for name in sorted(found):
@@ -132,6 +138,9 @@ class Sweep:
                     self._storage, share.manifest_key, share.manifest_sha256
                 )
                 hashes.extend(_hash(item.key) for item in manifest.objects)
+                self._key_ids |= manifest.key_ids
+            if backup.encryption is not None:
+                self._key_ids.update(backup.encryption.key_ids)
         return array("Q", sorted(hashes))
 
     async def _folders(self) -> dict[str, Leftovers]:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from agent.archive.codec import in_thread
 from agent.archive.layout import slices_prefix
+from agent.operations.authenticity import may_be_in_clear, policy_of
 from agent.operations.restore.plan import Plan
 from agent.operations.restore.reading import frames
 from agent.operations.slices import keys_after, read_slice_ref
@@ -86,7 +87,9 @@ async def _spans(
 ) -> AsyncGenerator[tuple[str, OpTime, OpTime]]:
     """Key, start and end of the slices that end after `since`, ascending by day and start."""
     # A slice lies under the day of its end.
+    policy = await policy_of(storage)
     after = f"{slices_prefix(replset)}{since.wall().strftime('%Y%m%d')}"
     async with aclosing(keys_after(storage, replset, since, after=after)) as found:
         async for item, span in found:
-            yield item.key, span.start, span.end
+            if may_be_in_clear(item.key, policy):
+                yield item.key, span.start, span.end

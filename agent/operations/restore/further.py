@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Final
 
 from agent.archive.manifest import SliceRef
+from agent.operations.authenticity import prove_chain
 from agent.operations.slices import keys_after, read_described_ref, read_slice_ref
 from agent.storage.base import ObjectInfo, Storage
 from agent.wire.optime import OpTime
@@ -27,7 +28,8 @@ async def further_slices(
     storage: Storage, replset: str, *, since: OpTime, until: OpTime
 ) -> tuple[SliceRef, ...]:
     """Linked slices that hold every entry in `(since, until]`; as far as they reach where they do
-    not reach it. The first may begin before `since`. Raises `IntegrityError`."""
+    not reach it. The first may begin before `since`. Raises `IntegrityError`, too where somebody
+    else than the archiver put them there, and `KeyUnusable`."""
     items = [item async for item, span in keys_after(storage, replset, since) if span.start < until]
     chain = await _longest(storage, await _described(storage, items), since)
     if not chain:
@@ -35,7 +37,9 @@ async def further_slices(
     linked = [
         ref.model_copy(update={"sha256": after.previous_sha256}) for ref, after in pairwise(chain)
     ]
-    return (*linked, await read_slice_ref(storage, chain[-1].key))
+    found = (*linked, await read_slice_ref(storage, chain[-1].key))
+    await prove_chain(storage, replset, found)
+    return found
 
 
 async def _described(storage: Storage, items: Sequence[ObjectInfo]) -> list[SliceRef]:

@@ -9,18 +9,19 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from agent.archive.layout import READABLE_VERSION, backup_key, backup_name_of
+from agent.archive.layout import READABLE_VERSION, backup_name_of
 from agent.archive.manifest import Manifest, SliceRef
 from agent.archive.objects import get_json
 from agent.errors import (
     IntegrityError,
     NotFound,
-    ObjectNotFound,
     TargetNotCovered,
     UnsupportedVersion,
 )
+from agent.operations.authenticity import check_in_clear
 from agent.operations.backup.secrecy import unsealed
-from agent.storage.base import Storage, get_bytes
+from agent.operations.inventory import read_document
+from agent.storage.base import Storage
 from agent.wire.backups import Backup, ReplsetPart
 from agent.wire.optime import OpTime
 from agent.wire.topology import Member, Topology
@@ -72,24 +73,22 @@ def nothing(backup: Backup, target: Member, topology: Topology, until: OpTime) -
 
 
 async def read_backup(storage: Storage, name: str) -> Backup:
-    """A published backup, from storage. Raises `NotFound` with the nearest names."""
-    try:
-        data = await get_bytes(storage, backup_key(name))
-    except ObjectNotFound:
+    """A published backup, from storage, proven where the repository is encrypted. Raises
+    `NotFound` with the nearest names, `IntegrityError`, `KeyUnusable`."""
+    document = await read_document(storage, name)
+    if document is None:
         names = [found async for found in _names(storage)]
         near = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.5)
         near = near or sorted(names)[-_NEAREST:]
         hint = f"nearest: {', '.join(near)}" if near else "there is no backup at all"
-        raise NotFound(f"no backup named {name!r} at {storage.address}", hint=hint) from None
-    try:
-        backup = Backup.model_validate_json(data)
-    except ValidationError as error:
-        raise IntegrityError(f"{backup_key(name)} cannot be read: {error}") from error
+        raise NotFound(f"no backup named {name!r} at {storage.address}", hint=hint)
+    backup, data = document
     if backup.format_version > READABLE_VERSION:
         raise UnsupportedVersion(
             f"the backup {name} has format version {backup.format_version}, and this agent knows "
             f"up to {READABLE_VERSION}"
         )
+    await check_in_clear(storage, backup, data)
     return await unsealed(storage, backup, data)
 
 

@@ -13,9 +13,11 @@ from itertools import pairwise
 from typing import Final
 
 from agent.archive.manifest import ChunkObject, SliceRef
-from agent.errors import IntegrityError
+from agent.errors import IntegrityError, KeyUnusable
+from agent.operations.authenticity import check_in_clear
+from agent.operations.backup.secrecy import unsealed
 from agent.operations.chains import chains
-from agent.operations.inventory import read_backup, read_manifest
+from agent.operations.inventory import read_document, read_manifest
 from agent.operations.proof import prove_present, prove_read
 from agent.operations.slices import described_refs
 from agent.operations.verification.ledger import Ledger
@@ -60,12 +62,15 @@ class Checker:
         """Everything one published backup needs."""
         tally = Tally()
         try:
-            backup = await read_backup(self.storage, name)
-            if backup is None:
+            document = await read_document(self.storage, name)
+            if document is None:
                 raise IntegrityError(
                     f"backups/{name}/backup.json is missing from {self.storage.address}"
                 )
-        except IntegrityError as error:
+            backup, data = document
+            await check_in_clear(self.storage, backup, data)
+            await unsealed(self.storage, backup, data)
+        except (IntegrityError, KeyUnusable) as error:
             tally.problems[name] = str(error)
             return tally
         tally.objects += 1

@@ -13,12 +13,12 @@ from agent.archive.policies import read_policies
 from agent.archive.vault import keyring_of, stored_name, with_one_key, write_for
 from agent.errors import IntegrityError, KeyUnusable, ObjectExists, Refused
 from agent.operations.deletion import delete_backup
-from agent.operations.keys_kept import add_wraps, probe
+from agent.operations.keys_kept import probe
 from agent.storage.base import put_bytes
 from agent.storage.fanout import FanOut
 from agent.storage.memory import MemoryStorage
 from agent.storage.routed import Routed
-from agent.wire.encryption import Kek, Policy, follows
+from agent.wire.encryption import DataKeyRecord, Kek, Policy, follows
 from tests.support.vaults import NOW, SECOND, Vaults
 
 CHUNK = {"key": "chunks/c", "size_bytes": 1, "sha256": "", "plain_bytes": 1, "segments": []}
@@ -113,10 +113,12 @@ def policy(*keks: Kek, before: Policy | None = None, **changes: object) -> Polic
         created_at=NOW,
         since=NOW,
         previous_sha256=before.sha256 if before else None,
+        authority=AUTHORITY,
     )
     return made.model_copy(update=changes)
 
 
+AUTHORITY = DataKeyRecord(key_id="authority-1", repository_id="r", created_at=NOW, wraps=())
 LOCAL = Kek(id="a", provider="passphrase", key="k", fingerprint="1")
 SERVICE = Kek(id="b", provider="aws-kms", key="k", fingerprint="2", is_service=True)
 
@@ -143,7 +145,8 @@ async def test_a_rotation_adds_wraps_and_writes_no_object_anew() -> None:
     before = dict(vaults.objects.bodies)
     second = await vaults.policy("OTHER", before=first)
     record = await storage.keyring.record(made.id)
-    added = await add_wraps(storage.keyring, record, made.key, second)
+    storage = await vaults.open()
+    added = await storage.keyring.add_wraps(record, made.key)
     assert added == (second.keks[0].id,)
     assert before.items() <= vaults.objects.bodies.items()
     assert data_key_key(made.id, second.keks[0].id) in vaults.objects.bodies
@@ -161,8 +164,9 @@ async def test_a_deleted_backup_takes_all_wraps_of_its_data_key_along() -> None:
     made = await storage.keyring.writing_key(KEY)
     entry = {"slices": [], "units": [{"objects": [CHUNK | {"key_id": made.id}]}]}
     await put_json(storage, stored_name(storage, KEY), "{}", public=json.dumps(entry))
-    second = await vaults.policy("OTHER", before=first)
-    await add_wraps(storage.keyring, await storage.keyring.record(made.id), made.key, second)
+    await vaults.policy("OTHER", before=first)
+    storage = await vaults.open()
+    await storage.keyring.add_wraps(await storage.keyring.record(made.id), made.key)
     assert len([key for key in vaults.objects.keys if key.startswith(KEYS)]) == 2
     vaults.environment.clear()
     await delete_backup(await vaults.open(), "b")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire.encryption import Kek, Policy, Witness
+from agent.wire.encryption import DataKeyRecord, Kek, Policy, Witness
 from agent.wire.operations import Kind
 from tests.support.vaults import NOW
 from tests.unit.ctl.world import Ctl, node
@@ -51,7 +51,14 @@ def test_a_key_given_twice_is_refused(ctl: Ctl) -> None:
 
 def test_status_shows_keys_and_agents(ctl: Ctl) -> None:
     assert "not encrypted" in ctl("encryption", "status").out
-    policy = Policy(number=1, repository_id="r", keks=(KEK,), created_at=NOW, since=NOW)
+    policy = Policy(
+        number=1,
+        repository_id="r",
+        keks=(KEK,),
+        created_at=NOW,
+        since=NOW,
+        authority=DataKeyRecord(key_id="a", repository_id="r", created_at=NOW, wraps=()),
+    )
     ctl.world.witnesses = [Witness(id="encryption/r", address="file:///b", policy=policy)]
     ctl.world.nodes = [
         node("a:1").model_copy(update={"key_policies": (policy.sha256,), "key_fingerprint": "f"}),

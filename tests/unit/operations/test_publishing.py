@@ -153,7 +153,8 @@ def _lead(objects: MemoryObjects, catalogue: _Catalogue) -> Any:
     services.repositories = SimpleNamespace(note=_ignored)
     lease = SimpleNamespace(check=lambda: None)
     settings = Settings(storage=StorageSettings(type="memory"))
-    return SimpleNamespace(services=services, settings=settings, lease=lease)
+    log = SimpleNamespace(error=lambda *given, **named: None)
+    return SimpleNamespace(services=services, settings=settings, lease=lease, log=log)
 
 
 async def _ignored(found: object) -> None:
