@@ -25,6 +25,7 @@ import structlog
 import uvloop
 
 from agent import config as local
+from agent.allocator import keep_few_arenas
 from agent.clock import SystemClock
 from agent.errors import (
     ConfigError,
@@ -50,6 +51,7 @@ log = structlog.stdlib.get_logger()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; answers the exit status."""
     given = _parser().parse_args(arguments)
+    keep_few_arenas()
     sink = EventSink(SystemClock())
     try:
         load = partial(local.load, given.config, os.environ, _overrides(given))

@@ -10,9 +10,10 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -58,31 +59,51 @@ def with_node(uri: str, work: Callable[[Node], Coroutine[Any, Any, Any]]) -> Any
 async def drain(node: Node, database: str) -> tuple[float, list[Drained]]:
     """Read every collection of a database in parallel `_id` ranges; wall seconds without the time
     that finding the ranges takes."""
+    drained: dict[str, Drained] = {}
+
+    async def keep(namespace: str, documents: bytes) -> None:
+        drained.setdefault(namespace, Drained(namespace, [])).buffers.append(documents)
+
+    return await _drain(node, database, keep), list(drained.values())
+
+
+async def drain_compressed(node: Node, database: str, level: int) -> float:
+    """The same, each batch compressed on whatever core is free while others are read. A server and
+    an agent that share their cores can do no better than this, whatever each could do alone."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    loop = asyncio.get_running_loop()
+
+    async def squeeze(_: str, documents: bytes) -> None:
+        await loop.run_in_executor(pool, _squeezed, documents, level)
+
+    with pool:
+        return await _drain(node, database, squeeze)
+
+
+async def _drain(node: Node, database: str, take: Callable[[str, bytes], Awaitable[None]]) -> float:
     at = (await node.hello()).majority
-    jobs: list[tuple[Drained, Find]] = []
-    drained = []
+    jobs: list[tuple[str, Find]] = []
     listed = await node.command(database, {"listCollections": 1})
     for found in listed["cursor"]["firstBatch"]:
         stats = await node.command(database, {"collStats": found["name"]})
-        one = Drained(f"{database}.{found['name']}", [])
-        drained.append(one)
+        namespace = f"{database}.{found['name']}"
         uuid = bytes(found["info"]["uuid"]).hex()
         skip = documents_a_range(stats["size"], stats["count"], CHUNK)
-        ranges = find_ranges(node, ns=one.namespace, uuid=uuid, read_at=at, skip=skip)
+        ranges = find_ranges(node, ns=namespace, uuid=uuid, read_at=at, skip=skip)
         async for low, high in ranges:
-            jobs.append((one, _find(one.namespace, uuid, at, low, high)))
+            jobs.append((namespace, _find(namespace, uuid, at, low, high)))
     begun = time.monotonic()
     slots = asyncio.Semaphore(READERS)
 
-    async def read(one: Drained, find: Find) -> None:
+    async def read(namespace: str, find: Find) -> None:
         async with slots, raw_batches(node, find) as batches:
             async for batch in batches:
-                one.buffers.append(batch.documents)
+                await take(namespace, batch.documents)
 
     async with asyncio.TaskGroup() as group:
-        for one, find in jobs:
-            group.create_task(read(one, find))
-    return time.monotonic() - begun, drained
+        for namespace, find in jobs:
+            group.create_task(read(namespace, find))
+    return time.monotonic() - begun
 
 
 def _find(ns: str, uuid: str, at: OpTime, low: bytes | None, high: bytes | None) -> Find:
@@ -94,13 +115,14 @@ def compress(drained: list[Drained], level: int) -> float:
     """Wall seconds to compress all of it on every core."""
     buffers = [buffer for one in drained for buffer in one.buffers if buffer]
 
-    def squeeze(buffer: bytes) -> int:
-        return len(zstandard.ZstdCompressor(level=level).compress(buffer))
-
     begun = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sum(pool.map(squeeze, buffers))
+        sum(pool.map(_squeezed, buffers, repeat(level)))
     return time.monotonic() - begun
+
+
+def _squeezed(buffer: bytes, level: int) -> int:
+    return len(zstandard.ZstdCompressor(level=level).compress(buffer))
 
 
 async def fill(node: Node, drained: list[Drained], database: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -17,24 +18,33 @@ from agent.version import VERSION
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 IMAGES = ROOT / "docs" / "images"
+KEPT = ROOT / "bench" / "results.json"
+"""The rows of each scenario's last run: the page is made of all of them."""
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
-Results = dict[str, list[dict[str, Any]]]
+Rows = list[dict[str, Any]]
 
 
-def write(results: Results, *, scale: float, rounds: int) -> None:
-    """Put the tables into the page, and draw the charts."""
-    parts = [_machine(scale, rounds)]
-    for name, rows in results.items():
-        parts.append(f"### {name}\n\n{table(rows)}")
+def write(name: str, rows: Rows, *, scale: float, rounds: int) -> None:
+    """Put a scenario's rows in place of its last ones; make the page's tables and charts anew."""
+    kept: dict[str, dict[str, Any]] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    rounded = [{key: _rounded(value) for key, value in row.items()} for row in rows]
+    kept[name] = {"run": _machine(scale, rounds), "rows": rounded}
+    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    parts = [f"### {each}\n\n{run['run']}\n\n{table(run['rows'])}" for each, run in kept.items()]
     IMAGES.mkdir(exist_ok=True)
-    for name, drawn in _charts(results).items():
-        (IMAGES / name).write_bytes(drawn)
-        parts.append(f"![{name.removesuffix('.svg')}](images/{name})")
+    for image, drawn in _charts({each: run["rows"] for each, run in kept.items()}).items():
+        (IMAGES / image).write_bytes(drawn)
+        parts.append(f"![{image.removesuffix('.svg')}](images/{image})")
     page = PAGE.read_text()
     between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     body = "\n\n".join(parts)
     PAGE.write_text(between.sub(lambda _: f"{BEGIN}\n{body}\n{END}", page))
+
+
+def _rounded(value: object) -> object:
+    """The fourth digit behind the point is noise."""
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -71,7 +81,7 @@ def _machine(scale: float, rounds: int) -> str:
     )
 
 
-def _charts(results: Results) -> dict[str, bytes]:
+def _charts(results: dict[str, Rows]) -> dict[str, bytes]:
     charts: dict[str, bytes] = {}
     compared = [
         row

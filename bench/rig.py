@@ -44,10 +44,21 @@ class Measure:
 class Rig:
     """A set with so many nodes and an agent beside each; a context manager."""
 
-    def __init__(self, nodes: int = 1, *, cache_gb: float = 3.0, oplog_mb: int = 4096) -> None:
+    def __init__(
+        self,
+        nodes: int = 1,
+        *,
+        cache_gb: float = 3.0,
+        oplog_mb: int = 4096,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
         self.replset = ReplicaSet(
             SetOptions(
-                name="bench", members=(Member(),) * nodes, cache_gb=cache_gb, oplog_mb=oplog_mb
+                name="bench",
+                members=(Member(),) * nodes,
+                cache_gb=cache_gb,
+                oplog_mb=oplog_mb,
+                arguments=arguments,
             )
         )
         self.directory = Path(tempfile.mkdtemp(prefix="tidelog-bench-"))
@@ -57,8 +68,8 @@ class Rig:
     def __enter__(self) -> Self:
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._stack.enter_context(self.replset)
-        self.agents = self._stack.enter_context(Agents(self.replset))
-        self.ctl = Ctl(self.replset.uri())
+        self.agents = self._stack.enter_context(Agents(self.replset, is_warm=False))
+        self.ctl = Ctl(self.replset.uri(), is_warm=False)
         self.repository.mkdir()
         self.ctl.configure_filesystem(self.repository)
         return self

@@ -132,7 +132,7 @@ def test_no_password_is_in_the_log_or_in_the_list_of_processes(
     tmp_path: Path, mongod: Path
 ) -> None:
     options = SetOptions(name="auth", members=(Member(),), auth=Auth(password="hunter2/x@y"))
-    with ReplicaSet(options) as replset, Agents(replset) as agents:
+    with ReplicaSet(options) as replset, Agents(replset, is_warm=False) as agents:
         (agent,) = agents.all
         command = Path(f"/proc/{agent.pid}/cmdline").read_text()
         replset.kill(replset.data_nodes[0])

@@ -95,7 +95,7 @@ def guarded(
     options = SetOptions(name="guarded", members=(Member(),) * request.param, auth=Auth())
     with ReplicaSet(options) as replset:
         grant(replset.client(), printed_roles("restore"))
-        with Agents(replset, uri_of=agent_uri) as agents:
+        with Agents(replset, uri_of=agent_uri, is_warm=False) as agents:
             ctl = Ctl(f"mongodb://{login()}{replset.nodes[0].host}/?authSource=admin")
             ctl.configure_filesystem(tmp_path_factory.mktemp("repository"))
             ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanSec=1")
@@ -220,7 +220,7 @@ def small(mongod: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gu
         grant(replset.client(), printed_roles("backup"))
         replset.client().shop.orders.insert_one({"_id": 1})
         replset.client().shop.command({"create": "view", "viewOn": "orders", "pipeline": []})
-        with Agents(replset, uri_of=agent_uri) as agents:
+        with Agents(replset, uri_of=agent_uri, is_warm=False) as agents:
             ctl = Ctl(f"mongodb://{login()}{replset.nodes[0].host}/?authSource=admin")
             ctl.configure_filesystem(tmp_path_factory.mktemp("repository"))
             found = Guarded(replset, agents, ctl)
@@ -369,6 +369,7 @@ def test_the_connection_string_may_come_from_a_file(small: Guarded, tmp_path: Pa
     (beside,) = small.agents
     assert beside.terminate() == 0
     agent = AgentProcess(small.replset, node, tmp_path / "log", extra=extra)
+    agent.is_warm = False
     agent.start()
     try:
         agent.wait_announced()

@@ -81,9 +81,9 @@ class Story:
             replset = processes.enter_context(ReplicaSet(options))
             stage.note(replset.uri())
         with stage.step("Start an agent beside each"):
-            agents = processes.enter_context(Agents(replset, directory=directory))
+            agents = processes.enter_context(Agents(replset, directory=directory, is_warm=False))
             stage.note(", ".join(agent.id for agent in agents))
-        ctl = Ctl(replset.uri())
+        ctl = Ctl(replset.uri(), is_warm=False)
         with stage.step("Tell them where backups go"):
             repository = directory / "repository"
             repository.mkdir()

@@ -13,10 +13,11 @@ from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support import warm
 from tests.support.eventually import eventually
 from tests.support.mongod import MongodNode, ReplicaSet
 from tests.support.product import command_of, environment
-from tests.support.reaper import REAPER, send_signal
+from tests.support.reaper import REAPER, Child, send_signal
 
 _REGISTRY = "tidelogAgents"
 
@@ -49,8 +50,11 @@ class AgentProcess:
         self.log = log
         self.extra = dict(extra or {})
         self.arguments = list(arguments)
+        self.is_warm = True
+        """Whether it may be forked from a process that has imported it: not where `/proc` is asked
+        about it."""
         self._uri = uri or replset.uri_of(node)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._end_expected = False
         self._status: int | None = None
 
@@ -81,9 +85,19 @@ class AgentProcess:
         if faults:
             chosen["TIDELOG_FAULTS"] = faults
         command = [*command_of("agent"), "--log-format", "json", *self.arguments]
-        self._process = REAPER.start(command, self.log, environment=environment(chosen))
+        env = environment(chosen)
+        if self.is_warm and warm.can_start(command, env):
+            self._process = self._start_warm(command, env)
+        else:
+            self._process = REAPER.start(command, self.log, environment=env)
         self._end_expected = False
         self._status = None
+
+    def _start_warm(self, command: Sequence[str], env: Mapping[str, str]) -> Child:
+        with Path("/dev/null").open("rb") as source, self.log.open("ab") as sink:
+            child = warm.start(command, env, [source, sink, sink])
+        REAPER.adopt(child)
+        return child
 
     def announcement(self) -> dict[str, Any] | None:
         """Its document in the registry, if it is this very process's."""
@@ -179,6 +193,7 @@ class Agents:
         directory: Path | None = None,
         graceful: bool = True,
         lead: ReplicaSet | None = None,
+        is_warm: bool = True,
     ) -> None:
         self._owned = directory is None
         self.directory = directory or Path(gettempdir(), f"tidelog-agents-{token_hex(6)}")
@@ -196,6 +211,8 @@ class Agents:
             for replset in replsets
             for node in replset.data_nodes
         ]
+        for agent in self.all:
+            agent.is_warm = is_warm
 
     def __enter__(self) -> Self:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support import warm
 from tests.support.product import command_of, environment
 
 
@@ -36,7 +37,10 @@ class CtlResult:
 class Ctl:
     """Runs `ctl` against one cluster."""
 
-    def __init__(self, uri: str, *, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, uri: str, *, extra: Mapping[str, str] | None = None, is_warm: bool = True
+    ) -> None:
+        self._is_warm = is_warm
         self._extra = {"TIDELOG_MONGODB_URI": uri, **(extra or {})}
 
     def command(self, *arguments: str, out: str | None = "json") -> list[str]:
@@ -56,9 +60,12 @@ class Ctl:
         within_s: float = 60.0,
     ) -> CtlResult:
         """Run it to its end."""
+        command, env = self.command(*arguments, out=out), self.environment
+        if self._is_warm and warm.can_start(command, env):
+            return CtlResult(arguments, *warm.run(command, env, stdin=stdin, within_s=within_s))
         done = subprocess.run(
-            self.command(*arguments, out=out),
-            env=self.environment,
+            command,
+            env=env,
             input=stdin,
             capture_output=True,
             text=True,

@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 _WATCHDOG = """
 import os, shutil, signal, sys
@@ -38,12 +39,31 @@ for directory in directories:
 """
 
 
+class Child(Protocol):
+    """A started process: `subprocess.Popen`, or one that was forked for us."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        raise NotImplementedError
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end. Raises `subprocess.TimeoutExpired`."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
 class Reaper:
     """Knows every process and directory the test run has made and not yet removed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[int, Child] = {}
         self._directories: set[Path] = set()
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -66,12 +86,16 @@ class Reaper:
                 cwd=directory,
                 start_new_session=True,
             )
+        self.adopt(child)
+        return child
+
+    def adopt(self, child: Child) -> None:
+        """Look after a process that was started elsewhere."""
         with self._lock:
             self._children[child.pid] = child
             self._tell(f"pid {child.pid}")
-        return child
 
-    def reap(self, child: subprocess.Popen[bytes]) -> int:
+    def reap(self, child: Child) -> int:
         """Kill the process if it still runs, wait for it, and return its exit status."""
         if child.poll() is None:
             child.kill()
@@ -132,7 +156,7 @@ class Reaper:
         self._watchdog.stdin.flush()
 
 
-def send_signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def send_signal(child: Child, number: signal.Signals) -> None:
     """Signal a process that may already be gone."""
     if child.poll() is None:
         with contextlib.suppress(ProcessLookupError):
