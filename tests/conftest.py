@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ring = item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
         if ring in RINGS:
             item.add_marker(getattr(pytest.mark, ring))
+        for story in item.iter_markers("story"):
+            item.extra_keyword_matches.update(story.args)  # for -k
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ def test_command_written_while_no_agent_runs_is_carried_out_later(scene: Scene) 
     scene.wait_done(op_id)
 
 
+@pytest.mark.story("F11", "PBM-1551")
 def test_two_commands_in_the_same_second_are_two_backups(scene: Scene) -> None:
     scene.fill(5)
     running = [

@@ -51,6 +51,7 @@ def test_restores_to_random_moments_are_exact_whatever_failed(scene: Scene) -> N
         _restore_and_judge(scene, ledger, _after(ledger, base), count=2, seed=seed)
 
 
+@pytest.mark.story("F4")
 def test_the_last_second_is_cut_at_the_increment(scene: Scene) -> None:
     """Thousands of writes in one second, the target in the middle of it."""
     scene.enable_pitr(2.0)

@@ -36,6 +36,7 @@ def other_set(mongod: Path) -> Iterator[ReplicaSet]:
         ("restore.indexes_built=kill", False),
     ],
 )
+@pytest.mark.story("F8", "operator#1463")
 def test_killed_restore_is_gone_on_with(scene: Scene, fault: str, moves: bool) -> None:
     """By the agent of the new primary, or by the same one when it is back."""
     before = scene.fill()
@@ -91,6 +92,7 @@ HARM: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.story("F3", "PBM-1550")
 def test_harmed_repository_is_refused_before_the_target_is_touched(scene: Scene) -> None:
     """Each kind of harm to a chunk and to a slice: the object is named, nothing has changed."""
     scene.fill(10)
@@ -113,6 +115,7 @@ def test_harmed_repository_is_refused_before_the_target_is_touched(scene: Scene)
     scene.restore(name)
 
 
+@pytest.mark.story("operator#2317")
 def test_restore_while_a_backup_runs_is_refused(scene: Scene) -> None:
     scene.fill(10)
     name = scene.backup()["name"]

@@ -138,6 +138,7 @@ def test_no_backup_while_a_collection_is_resharded(stage: Stage) -> None:
     assert "app.events is being resharded" in error
 
 
+@pytest.mark.story("F5", "PBM-1345")
 def test_coverage_is_common_to_all_and_ends_where_a_collection_is_resharded(stage: Stage) -> None:
     cluster, ctl = stage.cluster, stage.ctl
     cluster.create_database("app")

@@ -123,6 +123,7 @@ async def test_what_cannot_get_better_is_asked_once(
     assert len(proxy.requests) == 1
 
 
+@pytest.mark.story("F2", "PBM-1605")
 async def test_who_gives_up_says_so_and_leaves_nothing(cloud: tuple[Storage, Proxy]) -> None:
     storage, proxy = cloud
 

@@ -58,6 +58,10 @@ from agent.wire.specs import BackupSpec
 from agent.wire.timelines import reshaped_by
 
 LISTED_COLLECTIONS: Final = 5000
+LISTED_BYTES: Final = 1 << 20
+"""What the lists of all parts together may take in the operation's document."""
+_ENTRY_BYTES: Final = 80
+"""Of one of them beside its name, in BSON."""
 _STATS_AT_ONCE: Final = 16
 
 log = structlog.stdlib.get_logger()
@@ -280,27 +284,33 @@ async def _write_manifest(
         "compression": str(_options(part, BackupSpec.from_document(operation.spec)).compression),
         "mongodb_version": part.services.node.mongodb_version,
         "fcv": part.services.node.fcv,
-        "collections": _listed(manifest),
+        "collections": listed(manifest, LISTED_BYTES // max(1, len(operation.parts))),
     }
 
 
-def _listed(manifest: Manifest) -> list[dict[str, Any]]:
-    """Per collection what `describe-backup --with-collections` shows, of the first so many."""
+def listed(manifest: Manifest, most_bytes: int) -> list[dict[str, Any]]:
+    """Per collection what `describe-backup --with-collections` shows, of the first so many: a
+    document of the control database is bounded, whatever the cluster holds."""
     documents: dict[str, int] = {}
     plain: dict[str, int] = {}
     for item in manifest.objects:
         for segment in item.segments:
             documents[segment.uuid] = documents.get(segment.uuid, 0) + segment.count
             plain[segment.uuid] = plain.get(segment.uuid, 0) + segment.length
-    return [
-        {
-            "ns": entry.ns,
-            "documents": documents.get(entry.uuid, 0),
-            "size": plain.get(entry.uuid, 0),
-            "indexes": len(entry.indexes),
-        }
-        for entry in manifest.catalogue[:LISTED_COLLECTIONS]
-    ]
+    found = []
+    for entry in manifest.catalogue[:LISTED_COLLECTIONS]:
+        most_bytes -= _ENTRY_BYTES + len(entry.ns.encode())
+        if most_bytes < 0:
+            break
+        found.append(
+            {
+                "ns": entry.ns,
+                "documents": documents.get(entry.uuid, 0),
+                "size": plain.get(entry.uuid, 0),
+                "indexes": len(entry.indexes),
+            }
+        )
+    return found
 
 
 def _assembled(

@@ -353,6 +353,7 @@ async def test_a_replica_set_without_an_agent_fails_by_name(
     assert "replica set lonely has no agent" in failed.error.message
 
 
+@pytest.mark.story("F30", "PBM-1639", "PBM-1721")
 async def test_progress_is_written_and_a_hang_is_ended(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ async def test_a_harmed_backup_document_is_named(world: World) -> None:
     await world.refused(IntegrityError, key)
 
 
+@pytest.mark.story("F3", "PBM-1550")
 async def test_slices_that_do_not_link_are_named(world: World) -> None:
     broken = world.manifest.slices[-1].model_copy(update={"previous_sha256": "0" * 64})
     first = world.manifest.slices[0].model_copy(

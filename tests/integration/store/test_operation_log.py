@@ -59,6 +59,7 @@ async def test_a_wrong_clock_of_the_client_changes_nothing(
     assert abs(first.requested_at.timestamp() - time.time()) < 60
 
 
+@pytest.mark.story("F11", "PBM-1551")
 async def test_two_requests_in_one_second_are_two(operations: OperationLog) -> None:
     made = [await submitted(operations, Kind.DELETE_BACKUP) for _ in range(12)]
     assert len({op.id for op in made}) == 12

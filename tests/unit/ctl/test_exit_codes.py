@@ -16,6 +16,7 @@ def test_0_done(ctl: Ctl) -> None:
     assert ctl("list").code == 0
 
 
+@pytest.mark.story("F9", "PBM-1586", "PBM-1648", "PBM-1574")
 def test_1_the_operation_failed(ctl: Ctl) -> None:
     ctl.world.becomes(1, state=State.FAILED, error=failure())
     outcome = ctl("backup", "--wait")
@@ -73,6 +74,7 @@ def test_5_unreachable(ctl: Ctl) -> None:
     assert outcome.err.splitlines()[0] == "Error: connecting to h1: refused"
 
 
+@pytest.mark.story("F10", "operator#2146")
 def test_6_wait_time_ran_out(ctl: Ctl) -> None:
     outcome = ctl("backup", "--wait-time", "5s")
     assert outcome.code == 6
@@ -80,6 +82,7 @@ def test_6_wait_time_ran_out(ctl: Ctl) -> None:
     assert "it goes on" in outcome.err
 
 
+@pytest.mark.story("F9", "PBM-1586", "PBM-1648", "PBM-1574")
 def test_6_nobody_is_there_for_long(ctl: Ctl) -> None:
     ctl.world.nodes = [node(age_s=40)]
     outcome = ctl("backup", "--wait")
@@ -87,6 +90,7 @@ def test_6_nobody_is_there_for_long(ctl: Ctl) -> None:
     assert "no agent is alive; the last one, rs0/h1:27017, answered 40 s ago" in outcome.err
 
 
+@pytest.mark.story("F10", "operator#2146")
 def test_130_interrupted_goes_on_and_says_so(ctl: Ctl) -> None:
     def interrupt(elapsed: float) -> None:
         if elapsed > 2:

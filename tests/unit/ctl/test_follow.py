@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from agent.errors import StoreUnavailable
 from agent.wire.operations import Progress, State
 from ctl.progress import Rate
@@ -86,6 +88,7 @@ def _steps(ctl: Ctl, *steps: tuple[float, Any]) -> None:
     ctl.world.clock.on_sleep = act
 
 
+@pytest.mark.story("F9", "PBM-1586", "PBM-1648", "PBM-1574")
 def test_a_dead_lead_is_noticed_and_so_is_its_successor(ctl: Ctl) -> None:
     world = ctl.world
     _done(ctl, 90)

@@ -57,6 +57,7 @@ async def test_a_part_that_ends_elsewhere_than_the_backup_stops_the_publication(
         await _prove_stored(storage, backup.replsets[0], OpTime(T=10_000, I=1))
 
 
+@pytest.mark.story("F1", "PBM-1538")
 async def test_any_missing_object_is_named_and_stops_the_publication() -> None:
     backup = await _published(storage := await MemoryStorage.open())
     for key in [key for key in storage.objects.keys if key != backup_key("b")]:
@@ -67,6 +68,7 @@ async def test_any_missing_object_is_named_and_stops_the_publication() -> None:
     await _prove_stored(storage, backup.replsets[0], backup.last_write)
 
 
+@pytest.mark.story("F2", "PBM-1605")
 async def test_an_object_of_another_size_is_named_and_stops_the_publication() -> None:
     backup = await _published(storage := await MemoryStorage.open())
     for key in [key for key in storage.objects.keys if "chunks/" in key or "slices/" in key]:
