@@ -5,9 +5,9 @@ the repository's objects, files or directories, and the key (docs/encryption.md,
 
     tidelog_decrypt.py (--passphrase-file F | --keyfile F | --data-keys DIR | --key-hex K) PATH…
 
-Each `X.enc` is written as `X` beside itself, or in its place below --to, and only if every byte of
-it proved to be what was written. With --data-keys (files `<key id>.hex`), objects under other keys
-are skipped. With --dump, each backup becomes a directory for `mongorestore`.
+Each `X.enc` becomes `X` beside itself, or below --to, only if every byte proved to be what was
+written. With --data-keys (files `<key id>.hex`), objects under other keys are skipped. With --dump,
+each backup becomes a directory for `mongorestore`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import json
 import struct
 import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +35,18 @@ def data_key(key_id: str, given: argparse.Namespace, near: Path) -> bytes:
     if given.key_hex:
         return bytes.fromhex(given.key_hex)
     if given.data_keys:
-        file = given.data_keys / f"{key_id}.hex"
-        if not file.exists():
-            raise LookupError
-        return bytes.fromhex(file.read_text().strip())
-    places = [given.keys] if given.keys else [p / "keys" for p in near.resolve().parents]
-    files = [f for place in places for f in sorted(place.glob(key_id + ".*json"))]
-    for record in (json.loads(f.read_text()) for f in files):
-        context = {"tidelog-key": key_id, "tidelog-repository": record["repository_id"]}
-        associated = b"tidelog wrapped data key v1" + json.dumps(context).encode()
-        for wrap in record["wraps"]:
-            kek, sealed = kek_of(wrap["kek"], given), base64.b64decode(wrap["ciphertext"])
-            if kek is not None:
-                try:
-                    return AESGCM(kek).decrypt(sealed[:12], sealed[12:], associated)
-                except InvalidTag:
-                    continue
+        with suppress(FileNotFoundError):
+            return bytes.fromhex((given.data_keys / f"{key_id}.hex").read_text().strip())
+        raise LookupError
+    for place in [given.keys] if given.keys else [p / "keys" for p in near.resolve().parents]:
+        for record in [json.loads(f.read_text()) for f in sorted(place.glob(key_id + ".*json"))]:
+            context = {"tidelog-key": key_id, "tidelog-repository": record["repository_id"]}
+            associated = b"tidelog wrapped data key v1" + json.dumps(context).encode()
+            for wrap in record["wraps"]:
+                kek, sealed = kek_of(wrap["kek"], given), base64.b64decode(wrap["ciphertext"])
+                with suppress(InvalidTag):
+                    if kek is not None:
+                        return AESGCM(kek).decrypt(sealed[:12], sealed[12:], associated)
     raise ValueError(f"no data key {key_id}: give --keys DIR/keys, or it is another key")
 
 
@@ -57,19 +55,21 @@ def kek_of(kek: dict[str, Any], given: argparse.Namespace) -> bytes | None:
     if kek["provider"] == "keyfile" and given.keyfile:
         return bytes.fromhex(given.keyfile.read_text().strip())
     if kek["provider"] == "passphrase" and given.passphrase_file:
-        text, options = given.passphrase_file.read_text().strip(), kek["options"]
-        cost = {name: options[name] for name in "nrp"}
-        memory = 128 * cost["r"] * (cost["n"] + cost["p"]) + (1 << 20)
-        salt = bytes.fromhex(options["salt"])
-        return hashlib.scrypt(text.encode(), salt=salt, maxmem=memory, dklen=32, **cost)
+        return stretched(given.passphrase_file, *(kek["options"][k] for k in ("salt", *"nrp")))
     return None
+
+
+@cache
+def stretched(file: Path, salt: str, n: int, r: int, p: int) -> bytes:
+    """A passphrase made a key, which takes a while: once for all objects."""
+    text, memory = file.read_text().strip().encode(), 128 * r * (n + p) + (1 << 20)
+    return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=32)
 
 
 def decrypted(data: bytes, path: Path, given: argparse.Namespace) -> tuple[str, bytes]:
     """The key of an object, and the object as it would be if it were not encrypted."""
     magic, length = struct.unpack_from("<II", data)
-    head = json.loads(data[8 : 8 + length])
-    how = head["encryption"]
+    how = (head := json.loads(data[8 : 8 + length]))["encryption"]
     start = 8 + length + how["clear_bytes"]
     sizes = [how["private_bytes"], *(stored for stored, _ in head["frames"])]
     salt, key = bytes.fromhex(how["salt"]), how["key"]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.errors import ConfigError
 from agent.keys.base import KeyProvider, LocalProvider, Options, ProviderOptions, parsed
@@ -22,6 +22,8 @@ from agent.wire.secrets import Secret
 
 NAME: Final = "passphrase"
 MIN_CHARACTERS: Final = 12
+MAX_MEMORY_BYTES: Final = 256 << 20
+"""What stretching may take; the parameters of a policy are obeyed, but not into the ground."""
 _SALT_BYTES: Final = 16
 _MEMORY_MARGIN: Final = 1 << 20
 
@@ -39,6 +41,12 @@ class PassphraseOptions(ProviderOptions):
     n: int = Field(default=1 << 16, ge=1 << 14, le=1 << 20)
     r: int = Field(default=8, ge=8, le=32)
     p: int = Field(default=2, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if 128 * self.n * self.r > MAX_MEMORY_BYTES:
+            raise ValueError(f"n and r take more than {MAX_MEMORY_BYTES >> 20} MiB")
+        return self
 
 
 class PassphraseProvider(LocalProvider):

@@ -15,7 +15,7 @@ from bson import Regex
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.archive.framing import Frame, assemble, raw_frame
-from agent.archive.layout import FORMAT_VERSION, journal_prefix, slice_span_of
+from agent.archive.layout import journal_prefix, slice_span_of
 from agent.archive.objects import fetch_framed
 from agent.operations.backup.journal import read_journal
 from agent.operations.deletion import delete_backup
@@ -46,11 +46,6 @@ async def _repository() -> MemoryStorage:
             objects.bodies[path.relative_to(REPOSITORY).as_posix()] = path.read_bytes()
     objects.keys = sorted(objects.bodies)
     return await MemoryStorage.open(objects)
-
-
-def test_there_is_a_fixture_of_every_format_version() -> None:
-    for version in range(1, FORMAT_VERSION + 1):
-        assert (ROOT / f"tests/fixtures/golden-v{version}").is_dir()
 
 
 def test_the_fixture_is_small() -> None:

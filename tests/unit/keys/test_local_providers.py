@@ -61,6 +61,16 @@ def test_a_passphrase_in_clear_is_refused_and_not_repeated() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "cost", [{"n": 1 << 13}, {"n": 1 << 20}, {"r": 4}, {"p": 0}, {"n": 1 << 18, "r": 16}]
+)
+def test_a_policy_can_make_a_passphrase_neither_cheap_to_guess_nor_too_dear_to_use(
+    cost: dict[str, int],
+) -> None:
+    with pytest.raises(ConfigError, match="passphrase: "):
+        passphrase("correct horse battery staple", **cost)
+
+
 async def test_a_passphrase_may_be_a_systemd_credential(tmp_path: Path) -> None:
     (tmp_path / "backup").write_text("correct horse battery staple\n")
     around = Surroundings(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
