@@ -14,6 +14,7 @@ from ctl.options import global_options
 
 COMMANDS: Final = {
     "backup": "Take a backup.",
+    "cancel": "Cancel an operation that is in progress.",
     "cancel-backup": "Cancel the backup that is running.",
     "cleanup": "Delete what is old, and what nothing refers to.",
     "completion": "Print the completion script for a shell.",

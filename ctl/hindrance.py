@@ -36,7 +36,7 @@ def find_hindrance(
         )
     if operation.queued:
         return None
-    if lead_scope(operation.kind.is_exclusive) not in held_scopes:
+    if lead_scope(operation.kind) not in held_scopes:
         return _without_lead(operation, nodes)
     return _lost_worker(operation, nodes)
 

@@ -22,19 +22,16 @@ _PRIORITY: Final = {Role.HIDDEN: 2.0, Role.SECONDARY: 1.0, Role.PRIMARY: 0.5}
 
 def rank(nodes: Iterable[NodeStatus], *, kind: Kind | None = None) -> list[str]:
     """The ids of the nodes that may do it, the best first. A restore is done by the primary alone;
-    a node of priority 0 or less is chosen for nothing."""
+    a node of priority 0 or less is chosen for nothing that needs its data. What only reads what is
+    stored is done by any live agent, or by those that have what it takes."""
     fit = [node for node in nodes if _is_fit(node, kind)]
     return [node.id for node in sorted(fit, key=_preference)]
 
 
-def rank_leads(nodes: Iterable[NodeStatus], *, kind: Kind | None = None) -> list[str]:
+def rank_leads(nodes: Iterable[NodeStatus]) -> list[str]:
     """The ids of the nodes that may lead an operation, the best first. Leading costs nothing and
-    needs no data, so any live agent may; those that may do nothing else come last. Of what needs a
-    scratch server only those that can have one, where there are any."""
+    needs no data, so any live agent may; those that may do nothing else come last."""
     live = [node for node in nodes if node.is_live]
-    needed = kind.needed_feature if kind is not None else None
-    if needed is not None:
-        live = [node for node in live if needed in node.features] or live
     return [node.id for node in sorted(live, key=_preference)]
 
 
@@ -44,6 +41,8 @@ def bid_delay_s(position: int) -> float:
 
 
 def _is_fit(node: NodeStatus, kind: Kind | None) -> bool:
+    if kind is not None and kind.only_reads:
+        return node.is_live and (kind.needed_feature in (None, *node.features))
     if not node.is_live or node.role not in _PRIORITY:
         return False
     if kind is not None and kind.writes_data:

@@ -225,7 +225,8 @@ class Lead:
         working = [
             part.replset
             for part in self.operation.parts
-            if not part.state.is_terminal and work_scope(part.replset) in self.board.held
+            if not part.state.is_terminal
+            and work_scope(part.replset, self.operation.kind) in self.board.held
         ]
         if working and now - self._cancelling_since < STOPPED_WITHIN_S:
             await self._look(at_most_s=TICK_S)

@@ -31,7 +31,7 @@ class PartWatch:
     def has_waiting(self, operation: Operation, held: Mapping[str, Lease]) -> bool:
         """Whether any part has no worker now."""
         return any(
-            not part.state.is_terminal and work_scope(part.replset) not in held
+            not part.state.is_terminal and work_scope(part.replset, operation.kind) not in held
             for part in operation.parts
         )
 
@@ -43,7 +43,7 @@ class PartWatch:
         registered = list(nodes)
         for part in operation.parts:
             replset = part.replset
-            if part.state.is_terminal or work_scope(replset) in held:
+            if part.state.is_terminal or work_scope(replset, operation.kind) in held:
                 self._unowned_since.pop(replset, None)
                 self._unfit_since.pop(replset, None)
                 continue

@@ -152,7 +152,7 @@ class Runner:
             known_for_s = self._services.clock.monotonic() - self._seen_at[operation.id]
             if operation.lead_epoch > 0 or known_for_s < UNKNOWN_FOR_S:
                 return None
-        scope = lead_scope(operation.kind.is_exclusive)
+        scope = lead_scope(operation.kind)
         return Bid(operation, scope, operation.attempts, self._lead)
 
     def _work_bid(self, operation: Operation) -> Bid | None:
@@ -162,7 +162,7 @@ class Runner:
             return None
         if operation.state not in _WORKABLE or operation.cancel_requested:
             return None
-        return Bid(operation, work_scope(replset), part.attempts, self._work)
+        return Bid(operation, work_scope(replset, operation.kind), part.attempts, self._work)
 
     async def _session(self, bid: Bid) -> None:
         """Bid and, if the lease is ours, carry it out. Others are woken when it is free again."""
@@ -226,11 +226,7 @@ class Runner:
         """How long to wait before bidding; `None` if this node must not."""
         nodes = [node for node in await self._services.nodes.all() if self._is_member(node)]
         leading = bid.carry_out == self._lead
-        ranking = (
-            rank_leads(nodes, kind=bid.operation.kind)
-            if leading
-            else rank(nodes, kind=bid.operation.kind)
-        )
+        ranking = rank_leads(nodes) if leading else rank(nodes, kind=bid.operation.kind)
         node = self._services.node.id
         if node not in ranking:
             return None

@@ -8,6 +8,7 @@ killed or awake twice. The agents carry the operations out like any other.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -20,11 +21,11 @@ from agent.operations.context import Services
 from agent.operations.scheduling import (
     Step,
     after,
-    backup_spec,
     cleanup_reason,
     operation_id,
     requester,
     steps,
+    wanted,
 )
 from agent.wire.leases import SCHEDULER
 from agent.wire.operations import Kind, Operation
@@ -91,7 +92,7 @@ class Scheduler:
         active = await services.operations.active()
         for step in steps(settings.policy, state, active):
             await self._deal_with(held, settings, state, step)
-        gone = sorted(set(state.tasks) - set(settings.policy.backups))
+        gone = sorted(set(state.tasks) - set(settings.policy.tasks))
         if gone:
             held.check()
             await services.schedule.forget_tasks(held.epoch, gone)
@@ -104,6 +105,8 @@ class Scheduler:
         self, held: HeldLease, settings: Settings, state: ScheduleState, step: Step
     ) -> None:
         operation = await self._submitted(held, settings, step) if step.runs else None
+        if operation is None and step.runs:
+            step = replace(step, outcome="skipped", reason="there is no full backup to prove")
         held.check()
         op_id = operation.id if operation is not None else None
         await self._services.schedule.record_task(
@@ -126,17 +129,32 @@ class Scheduler:
         if step.missed:
             log.warning("schedule.missed", schedule=step.task, moment=moment, missed=step.missed)
 
-    async def _submitted(self, held: HeldLease, settings: Settings, step: Step) -> Operation:
+    async def _submitted(self, held: HeldLease, settings: Settings, step: Step) -> Operation | None:
+        newest = await self._newest(settings)
+        asked = wanted(settings.policy.tasks[step.task], newest)
+        if asked is None:
+            return None
         held.check()
+        kind, spec = asked
         operation = await self._services.operations.submit(
-            Kind.BACKUP,
-            backup_spec(settings.policy.backups[step.task]).to_document(),
+            kind,
+            spec,
             requested_by=requester(step.task),
             queue=True,
             op_id=operation_id(step.task, step.moment),
         )
         await fault_point("schedule.submitted")
         return operation
+
+    async def _newest(self, settings: Settings) -> str | None:
+        """The newest full backup that some profile leads to."""
+        places = Places(settings, await self._services.repositories.read())
+        full = [
+            backup
+            for backup in await self._services.catalog.backups()
+            if not backup.is_selective and places.is_within_reach(backup)
+        ]
+        return max(full, key=lambda backup: backup.last_write).id if full else None
 
     async def _retain(self, held: HeldLease, settings: Settings, state: ScheduleState) -> None:
         """Ask for a cleanup, if one is due."""

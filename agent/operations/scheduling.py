@@ -17,17 +17,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from agent.operations.removal.sweep import ABANDONED_AFTER
 from agent.wire.backups import Backup
 from agent.wire.operations import Kind, Operation, State
-from agent.wire.policy import BackupSchedule, PolicySettings
+from agent.wire.policy import VERIFICATION, BackupSchedule, PolicySettings, VerifySchedule
 from agent.wire.retention import copy_of, decide, readings, rules_of
 from agent.wire.schedule_state import ScheduleState, TaskState
 from agent.wire.schedules import due
 from agent.wire.settings import stored_compression
-from agent.wire.specs import BackupSpec
+from agent.wire.specs import BackupSpec, ProveSpec, VerifySpec
 from agent.wire.timelines import Span
 
 ON_TIME: Final = timedelta(seconds=90)
@@ -52,14 +52,14 @@ class Step:
 
     @property
     def runs(self) -> bool:
-        """Whether a backup is to be asked for."""
+        """Whether an operation is to be asked for."""
         return self.outcome in ("submitted", "caught up")
 
 
 def steps(policy: PolicySettings, state: ScheduleState, active: Sequence[Operation]) -> list[Step]:
     """What is to be done about the schedules now."""
     found = []
-    for name, task in sorted(policy.backups.items()):
+    for name, task in sorted(policy.tasks.items()):
         step = _step(name, task, policy, state, active)
         if step is not None:
             found.append(step)
@@ -68,7 +68,7 @@ def steps(policy: PolicySettings, state: ScheduleState, active: Sequence[Operati
 
 def _step(
     name: str,
-    task: BackupSchedule,
+    task: BackupSchedule | VerifySchedule,
     policy: PolicySettings,
     state: ScheduleState,
     active: Sequence[Operation],
@@ -86,10 +86,10 @@ def _step(
         return Step(name, come.latest, "missed", "no agent was there", come.earlier + 1)
     own = next((op for op in active if op.requested_by == requester(name)), None)
     if own is not None:
-        words = f"its last run, backup {own.name}, is not over"
+        words = f"its last run, {own.kind} {own.name}, is not over"
         return Step(name, come.latest, "skipped", words, come.earlier)
     other = next((op for op in active if op.kind.is_exclusive), None)
-    if other is not None and task.collision == "skip":
+    if other is not None and isinstance(task, BackupSchedule) and task.collision == "skip":
         words = f"{other.kind} {other.name} is in progress"
         return Step(name, come.latest, "skipped", words, come.earlier)
     return Step(name, come.latest, "caught up" if is_late else "submitted", "", come.earlier)
@@ -102,7 +102,9 @@ def after(step: Step, before: TaskState | None, op_id: str | None) -> TaskState:
 
 
 def requester(task: str) -> str:
-    """Who asks for the backups of a schedule."""
+    """Who asks for what a schedule wants: the setting that says so."""
+    if task.startswith(VERIFICATION):
+        return f"policy.verify.{task.removeprefix(VERIFICATION)}"
     return f"policy.backups.{task}"
 
 
@@ -123,6 +125,19 @@ def backup_spec(task: BackupSchedule) -> BackupSpec:
         profile=task.profile,
         hold=task.hold,
     )
+
+
+def wanted(
+    task: BackupSchedule | VerifySchedule, newest: str | None
+) -> tuple[Kind, dict[str, Any]] | None:
+    """The operation that a schedule asks for; None where it needs a full backup, the `newest`, and
+    there is none."""
+    if isinstance(task, BackupSchedule):
+        return Kind.BACKUP, backup_spec(task).to_document()
+    if task.level == "restore":
+        return None if newest is None else (Kind.PROVE, ProveSpec(name=newest).to_document())
+    spec = VerifySpec(deep=task.level == "deep", max_age_s=task.max_age)
+    return Kind.VERIFY, spec.to_document()
 
 
 def cleanup_reason(

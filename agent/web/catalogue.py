@@ -59,6 +59,7 @@ CLUSTER: Final = {
     "backup_last_duration_seconds": Metric("How long the newest full backup took."),
     "backup_max_age_seconds": Metric("How old the newest full backup may get (notify.maxAge)."),
     "backups": Metric("Backups in the catalogue."),
+    "backups_harmed": Metric("Backups that the last look at them found harmed (ctl verify)."),
     "operation_last_success_timestamp_seconds": Metric(
         "When an operation of the kind last ended well; 0 if none of the latest did.", _KIND
     ),

@@ -164,6 +164,8 @@ def _of_backups(overview: Overview, newest: Backup | None) -> Iterator[Sample]:
     yield "backup_last_proved_timestamp_seconds", proved, ()
     yield "backup_max_age_seconds", overview.settings.notify.max_age, ()
     yield "backups", float(len(overview.backups)), ()
+    harmed = [b for b in overview.backups if b.verdict is not None and not b.verdict.is_sound]
+    yield "backups_harmed", float(len(harmed)), ()
     if newest is not None:
         yield "backup_last_size_bytes", float(newest.size_bytes), ()
         yield "backup_last_duration_seconds", overview.duration_s(newest), ()

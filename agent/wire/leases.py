@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
+from agent.wire.operations import Kind
 from agent.wire.record import Record
 
 TTL_S: Final = 10.0
@@ -34,14 +35,17 @@ def node_scope(node: str) -> str:
     return f"node/{node}"
 
 
-def lead_scope(exclusive: bool) -> str:
-    """Leading cluster-wide steps of exclusive operations, or of those that run beside them."""
-    return "lead/exclusive" if exclusive else "lead/maintenance"
+def lead_scope(kind: Kind) -> str:
+    """Leading cluster-wide steps of an operation: of the exclusive one, of one that changes what is
+    stored, or of one that only reads it. The three do not wait for each other."""
+    if kind.only_reads:
+        return "lead/reading"
+    return "lead/exclusive" if kind.is_exclusive else "lead/maintenance"
 
 
-def work_scope(replset: str) -> str:
-    """Working on one replica set's part of an exclusive operation."""
-    return f"work/{replset}"
+def work_scope(replset: str, kind: Kind) -> str:
+    """Working on one replica set's part of an operation."""
+    return f"work/{replset}/reading" if kind.only_reads else f"work/{replset}"
 
 
 KEY_PROBE_SCOPE: Final = "key-probe"

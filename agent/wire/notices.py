@@ -85,13 +85,22 @@ def _of_operation(operation: Operation, cluster_id: str, replset: str) -> Notice
         "status": operation.state.value,
         "duration_s": round(took_s, 3),
     }
+    event = _OCCASIONS[operation.state]
     text = f"{replset}: {operation.kind} {operation.name} is done, in {duration(took_s)}"
+    harmed = int(operation.result.get("harmed", 0))
+    if harmed:
+        event = "failure"
+        details |= {"harmed": harmed}
+        text = (
+            f"{replset}: {operation.kind} {operation.name} found {harmed} things that are not what"
+            " was written; 'ctl list' names the backups"
+        )
     if operation.error is not None:
         details |= {"error": operation.error.message, "hint": operation.error.hint}
         text = f"{replset}: {operation.kind} {operation.name} failed: {operation.error.message}"
     return Notice(
         id=f"{cluster_id}.{operation.id}.{operation.state}",
-        event=_OCCASIONS[operation.state],
+        event=event,
         at=int(ended.timestamp()),
         cluster_id=cluster_id,
         replset=replset,

@@ -113,7 +113,14 @@ class Kind(StrEnum):
         """At most one operation of the exclusive kinds exists that is not terminal."""
         return self in _EXCLUSIVE
 
+    @property
+    def only_reads(self) -> bool:
+        """It reads what is stored, for as long as that takes, and changes none of it: any live
+        agent may do it, beside backups and deletions, one such operation at a time."""
+        return self in _READING
 
+
+_READING: Final = (Kind.VERIFY, Kind.PROVE, Kind.EXPORT)
 _NEEDS: Final = {Kind.PROVE: SCRATCH, Kind.EXPORT: EXPORTS}
 _EXCLUSIVE: Final = (
     Kind.BACKUP,

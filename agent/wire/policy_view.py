@@ -14,12 +14,13 @@ def next_runs(policy: PolicySettings, state: ScheduleState) -> list[dict[str, An
     from agent.wire.schedules import next_moment  # heavy, and needed only with a policy
 
     found = []
-    for name, task in policy.backups.items():
+    for name, task in policy.tasks.items():
         known = state.tasks.get(name)
         coming = next_moment(task.schedule, policy.zone, state.now) if task.enabled else None
         found.append(
             {
                 "schedule": name,
+                "kind": "backup" if name in policy.backups else "verify",
                 "cron": task.schedule,
                 "timezone": policy.timezone,
                 "next": epoch(coming),

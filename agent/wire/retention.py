@@ -68,15 +68,23 @@ class Reading:
     slices_after: OpTime | None = None
 
 
+_READERS: Final = {Kind.RESTORE: "backup", Kind.PROVE: "name", Kind.EXPORT: "name"}
+"""What reads one backup, and the field that names it."""
+
+
 def readings(operations: Iterable[Operation], backups: Mapping[str, OpTime]) -> list[Reading]:
-    """What operations in progress read; `backups` are names with their `last_write`."""
+    """What operations in progress read; `backups` are names with their `last_write`. A
+    verification of everything protects nothing: it looks again at what went meanwhile."""
     found = []
     for operation in operations:
         words = f"{operation.kind} {operation.name} is reading it"
-        if operation.kind is Kind.RESTORE:
-            name = str(operation.spec.get("backup"))
+        if operation.kind in _READERS:
+            name = str(operation.spec.get(_READERS[operation.kind]))
             after = backups.get(name, ZERO) if operation.spec.get("time") else None
             found.append(Reading(operation.id, words, name, after))
+        elif operation.kind is Kind.VERIFY:
+            names = operation.spec.get("names", ())
+            found += [Reading(operation.id, words, name) for name in names]
         elif operation.kind is Kind.OPLOG_REPLAY:
             start = OpTime.from_document(operation.spec["start"])
             found.append(Reading(operation.id, words, None, start))

@@ -184,6 +184,15 @@ def _of_backups(overview: Overview, age_s: float) -> list[Finding]:
             text = f"The last backup is {duration(old_s)} old, the limit is {duration(limit_s)}"
             hint = "see why none was made: ctl logs -e backup"
             found.append(Finding("backup-too-old", Level.RISK, text, hint))
+    harmed = [b for b in overview.backups if b.verdict is not None and not b.verdict.is_sound]
+    if harmed:
+        names = ", ".join(backup.id for backup in harmed[:3])
+        level = Level.UNSAFE if newest in harmed else Level.RISK
+        text = f"{len(harmed)} backups are harmed: {names}"
+        if len(harmed) == 1:
+            text = f"The backup {names} is harmed"
+        hint = "take another: ctl backup --wait; ctl describe-backup says what is wrong"
+        found.append(Finding("backup-harmed", level, text, hint))
     failed = failed_backup(overview)
     if failed is not None:
         why = failed.error.message if failed.error is not None else "no reason is known"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.wire.leases import slicer_scope, work_scope
+from agent.wire.operations import Kind
 from tests.support.agents import AgentProcess, Agents
 from tests.support.compare import Fingerprint, fingerprint
 from tests.support.ctl import Ctl, CtlResult
@@ -102,7 +103,9 @@ class Scene:
 
     def worker(self, within_s: float = 30.0) -> AgentProcess:
         """The agent that works on the set's part, waiting for one."""
-        found = eventually(lambda: self.holder(work_scope(self.replset.name)), within_s)
+        found = eventually(
+            lambda: self.holder(work_scope(self.replset.name, Kind.BACKUP)), within_s
+        )
         assert found is not None
         return found
 

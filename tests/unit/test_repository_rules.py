@@ -13,7 +13,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -446,21 +445,21 @@ def test_ctl_loads_no_driver_before_a_command_needs_it() -> None:
 
 
 def test_ctl_help_is_there_at_once() -> None:
-    # The promise is 0.3 s on an idle machine. This ring also runs beside other work on two shared
-    # cores, where the same process takes twice as long; the test above catches what would make it
-    # slow (a driver costs 0.5 s and more), this one catches the rest, so 0.6 s is enough here.
-    durations = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "ctl", "--help"],
-            cwd=ROOT,
-            env={**os.environ, "NO_COLOR": "1"},
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        durations.append(time.perf_counter() - started)
-    assert statistics.median(durations) < 0.6, [f"{duration:.2f} s" for duration in durations]
+    # The promise is 0.3 s. What the process computes is measured, since this ring runs beside other
+    # work; it waits for nothing but the disk. The least of a few is what it needs.
+    needed = min(_computed_s([sys.executable, "-m", "ctl", "--help"]) for _ in range(3))
+    assert needed < 0.3, f"{needed:.2f} s"
+
+
+def _computed_s(command: list[str]) -> float:
+    """The processor time of a command."""
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "NO_COLOR": "1"}, stdout=subprocess.DEVNULL
+    ) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return usage.ru_utime + usage.ru_stime
 
 
 # ── what the documents promise ──────────────────────────────────────────────────────────────────

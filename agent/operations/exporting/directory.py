@@ -15,7 +15,7 @@ import base64
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +106,9 @@ def _moved(partial: Path, target: Path) -> None:
     partial.rename(target)
 
 
-async def dump(node: Node, directory: Path) -> Written:
-    """Write everything that the server holds. Raises `NodeUnavailable` and what the disk says."""
+async def dump(node: Node, directory: Path, on_bytes: Callable[[int], Awaitable[None]]) -> Written:
+    """Write everything that the server holds, and tell how many bytes more were written now and
+    then. Raises `NodeUnavailable` and what the disk says."""
     written = Written()
     for database in await databases(node):
         listed = await listed_collections(node, database)
@@ -128,7 +129,7 @@ async def dump(node: Node, directory: Path) -> Written:
                 await asyncio.to_thread(metadata.write_text, text, "utf-8")
             if entry["type"] == "collection":
                 where = path / f"{file_name(name)}.bson"
-                written.bytes += await _documents(node, database, name, where)
+                written.bytes += await _documents(node, database, name, where, on_bytes)
     await asyncio.to_thread(_auth_schema, directory)
     return written
 
@@ -149,7 +150,9 @@ def _metadata(entry: dict[str, Any], indexes: list[dict[str, Any]]) -> dict[str,
     return {"options": entry.get("options", {}), **found}
 
 
-async def _documents(node: Node, database: str, name: str, path: Path) -> int:
+async def _documents(
+    node: Node, database: str, name: str, path: Path, on_bytes: Callable[[int], Awaitable[None]]
+) -> int:
     size = 0
     file: IO[bytes] = await asyncio.to_thread(path.open, "wb")
     try:
@@ -157,6 +160,7 @@ async def _documents(node: Node, database: str, name: str, path: Path) -> int:
             async for block in blocks:
                 size += len(block)
                 await asyncio.to_thread(file.write, block)
+                await on_bytes(len(block))
         await asyncio.to_thread(_durable, file)
     finally:
         file.close()

@@ -1,7 +1,7 @@
 """`ctl export`: a backup, at its end or a later moment, as a directory that `mongorestore` reads.
 
-Chunks alone are of no single moment, so a scratch server is restored to it, and dumped from. The
-lead does all; one that takes over begins anew.
+Chunks alone are of no single moment, so a scratch server is restored to it, and dumped from. One
+agent does all; one that takes over begins anew.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import profile_of
 from agent.operations.exporting.directory import checked_target, dump, placed
+from agent.operations.reading import Steps, check_stays, one_part, result_of
 from agent.operations.scratch.place import Place
 from agent.operations.scratch.restoring import restored
 from agent.wire.operations import Kind, Operation
@@ -28,38 +29,39 @@ class ExportKind:
         self._root = root
 
     async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
-        """The backup must exist, the directory be allowed and empty, and a server can be had."""
+        """The backup must exist, not be about to go, and an agent be able to write it."""
         spec = ExportSpec.from_document(operation.spec)
-        await lead.services.catalog.backup(spec.name)
-        checked_target(self._root, spec.directory)
-        self._place.root()
-        self._place.program()
-        return []
+        await check_stays(lead, spec.name, spec.time)
+        return await one_part(lead, operation)
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
-        """No parts."""
+        """One part needs nobody."""
 
     async def work(self, part: PartContext) -> dict[str, Any]:
-        """No parts."""
-        raise NotImplementedError
-
-    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """Restore, dump, move into place."""
-        spec = ExportSpec.from_document(operation.spec)
+        spec = ExportSpec.from_document(part.operation.spec)
         target = checked_target(self._root, spec.directory)
-        backup = await lead.services.catalog.backup(spec.name)
-        profile = await profile_of(lead.services, lead.settings, backup, spec.profile)
+        self._place.root()
+        self._place.program()
+        backup = await part.services.catalog.backup(spec.name)
+        profile = await profile_of(part.services, part.settings, backup, spec.profile)
         wanted = RestoreSpec(backup=spec.name, time=spec.time, ns=spec.ns, profile=profile)
-        async with placed(target, operation.id) as directory:
-            async with restored(lead, operation, self._place, wanted, profile) as found:
-                written = await dump(found.node, directory)
-            lead.lease.check()
-        lead.log.info("export.written", path=str(target), size_bytes=written.bytes)
+        async with placed(target, part.operation.id) as directory:
+            async with restored(part, self._place, wanted, profile) as found:
+                steps = Steps(part)
+                await steps.enter("writing", bytes_total=found.plan.manifest.plain_bytes)
+                written = await dump(found.node, directory, lambda size: steps.add(bytes_done=size))
+            part.lease.check()
+        part.log.info("export.written", path=str(target), size_bytes=written.bytes)
         return {
             "backup": spec.name,
-            "node": lead.services.node.id,
+            "node": part.services.node.id,
             "directory": str(target),
             "exported_to": found.plan.until.to_json(),
             "collections": written.collections,
             "bytes": written.bytes,
         }
+
+    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
+        """What was written."""
+        return result_of(operation)

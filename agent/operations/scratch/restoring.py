@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from agent.errors import Refused
 from agent.mongo.node import Node
-from agent.operations.context import LeadContext, PartContext
+from agent.operations.context import PartContext, Services
 from agent.operations.restore.kind import make_plans, sources
 from agent.operations.restore.plan import Plan, read_backup
 from agent.operations.restore.work import RestoreWork
@@ -23,7 +23,7 @@ from agent.operations.scratch.place import Place
 from agent.operations.scratch.server import scratch_server
 from agent.store.connection import open_control
 from agent.store.slice_runs import SliceRuns
-from agent.wire.operations import Operation, Progress
+from agent.wire.operations import Operation
 from agent.wire.specs import RestoreSpec
 from agent.wire.topology import unsharded
 
@@ -44,16 +44,15 @@ class Restored:
 
 @asynccontextmanager
 async def restored(
-    lead: LeadContext,
-    operation: Operation,
+    part: PartContext,
     place: Place,
     spec: RestoreSpec,
     profile: str,
 ) -> AsyncIterator[Restored]:
     """A scratch server with the backup at the wanted moment, removed at the end. Raises `Refused`
     for what a replica set of one cannot hold, and what restores raise."""
-    services, clock = lead.services, lead.services.clock
-    async with sources(services, lead.settings, profile, spec) as found:
+    services, clock = part.services, part.services.clock
+    async with sources(services, part.settings, profile, spec) as found:
         backup = await read_backup(found.base, spec.backup)
         if backup.is_sharded:
             raise Refused(
@@ -65,46 +64,36 @@ async def restored(
         topology = unsharded(backup.replsets[0].replset)
         (plan,) = (await make_plans(services, found, spec, topology)).values()
         place.require_space(int(SPACE_FACTOR * plan.manifest.plain_bytes))
-        async with scratch_server(place, operation.id, topology.members[0].replset) as node:
+        async with scratch_server(place, part.operation.id, topology.members[0].replset) as node:
             control = await open_control(node.uri, app_name="tidelog-scratch")
             try:
                 own = replace(services, node=node, runs=SliceRuns(control))
-                part = _part(lead, replace(lead, services=own), operation, plan)
+                mine = _own(part, own, plan)
                 started = clock.monotonic()
-                work = RestoreWork(part, found.of(plan), spec, plan, found.all, is_mirrored=False)
+                work = RestoreWork(mine, found.of(plan), spec, plan, found.all, is_mirrored=False)
                 report = await work.run()
                 yield Restored(node, plan, report, clock.monotonic() - started)
             finally:
                 await control.aclose()
 
 
-def _part(
-    lead: LeadContext,
-    own: LeadContext,
-    operation: Operation,
-    plan: Plan,
-) -> PartContext:
-    """The context of one who restores nothing that others see: nothing is recorded, and it stops
-    with the lease of the lead."""
+def _own(part: PartContext, services: Services, plan: Plan) -> PartContext:
+    """The context of one who restores nothing that others see: how far it is, is told; nothing is
+    recorded, and nothing recorded is gone on with."""
+    alone = part.operation.model_copy(update={"parts": ()})
 
     async def refresh() -> Operation:
-        lead.lease.check()
-        return operation
-
-    async def report(progress: Progress) -> None:
-        lead.lease.check()
+        await part.refresh()
+        return alone
 
     async def record(fields: dict[str, Any]) -> None:
-        lead.lease.check()
+        part.lease.check()
 
-    return PartContext(
-        services=own.services,
-        settings=lead.settings,
-        operation=operation,
+    return replace(
+        part,
+        services=services,
+        operation=alone,
         replset=plan.target.replset,
-        lease=lead.lease,
-        log=lead.log,
         refresh=refresh,
-        report=report,
         record=record,
     )

@@ -7,7 +7,7 @@ ends it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -51,12 +51,13 @@ class Tally:
 
 @dataclass(slots=True)
 class Checker:
-    """One verification of one storage. `on_step` is called now and then, and may raise to end."""
+    """One verification of one storage. `on_step` is told the size of each object that was looked
+    at, and may raise to end."""
 
     storage: Storage
     ledger: Ledger
     deep: bool
-    on_step: Callable[[], None]
+    on_step: Callable[[int], Awaitable[None]]
 
     async def backup(self, name: str) -> Tally:
         """Everything one published backup needs."""
@@ -91,11 +92,11 @@ class Checker:
 
         async def look() -> None:
             for item in remaining:
-                self.on_step()
                 try:
                     await self._object(item, tally)
                 except IntegrityError as error:
                     tally.problems[item.key] = str(error)
+                await self.on_step(item.size_bytes)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):

@@ -1,24 +1,30 @@
 """`ctl verify`: are the objects of backups and archived oplog there, and are they what was written?
 
-All by the lead, beside whatever else runs: it reads, and writes nothing but its ledger and the
-verdicts in the catalogue. A lead that takes over begins anew; what was read is in the ledger.
+One agent does it, beside whatever else runs: it reads, and writes nothing but its ledger and the
+verdicts in the catalogue. One that takes over begins anew; what was read is in the ledger. What is
+deleted while it looks is not harmed: deletions take it out of the control database first, so what
+is missing is asked for there again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from agent.errors import NotFound, StorageUnavailable
 from agent.faults import fault_point
 from agent.operations.context import LeadContext, PartContext
-from agent.operations.copies import opened, profile_of
+from agent.operations.copies import known_backup, opened, profile_of
+from agent.operations.reading import Steps, one_part, result_of
 from agent.operations.verification.checking import Checker, Tally
 from agent.operations.verification.ledger import Ledger
 from agent.storage.base import Storage
 from agent.wire.operations import Kind, Operation
+from agent.wire.optime import OpTime
 from agent.wire.profiles import MAIN
 from agent.wire.specs import VerifySpec
+from agent.wire.timelines import Run, Span
 from agent.wire.verdicts import Level
 
 _NAMED = 200
@@ -37,47 +43,98 @@ class VerifyKind:
         for name in spec.names:
             if name not in known:
                 raise NotFound(f"there is no backup {name}", hint="'ctl list' shows what there is")
-        return []
+        return await one_part(lead, operation)
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
-        """No parts."""
+        """One part needs nobody."""
 
     async def work(self, part: PartContext) -> dict[str, Any]:
-        """No parts."""
-        raise NotImplementedError
-
-    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """Look, and record a verdict for each backup."""
-        spec = VerifySpec.from_document(operation.spec)
+        spec = VerifySpec.from_document(part.operation.spec)
         found = _Found(Level.READ if spec.deep else Level.PRESENT)
-        for profile, names in (await _by_profile(lead, spec, found)).items():
-            async with opened(lead.services, lead.settings, profile) as storage:
-                checker = await _checker(lead, operation, spec, storage)
+        chosen = await _by_profile(part, spec, found)
+        steps = Steps(part)
+        await steps.enter(
+            "reading" if spec.deep else "looking", bytes_total=await _bytes(part, spec, chosen)
+        )
+        for profile, names in chosen.items():
+            async with opened(part.services, part.settings, profile) as storage:
+                checker = await _checker(part, spec, storage, steps)
                 for name in names:
-                    tally = await checker.backup(name)
-                    lead.lease.check()
-                    await lead.services.catalog.record_verdict(name, tally.verdict(found.level))
-                    await fault_point("verify.recorded")
-                    found.add(tally)
-                    if tally.problems:
-                        found.backups.append({"name": name, "harmed": len(tally.problems)})
-                        lead.log.error("verify.harmed", backup=name, harmed=len(tally.problems))
+                    await _backup(part, checker, name, found)
                 if profile == MAIN and not spec.names:
-                    await self._archived(lead, checker, found)
-                await checker.ledger.save(storage, operation.name, operation.attempts)
+                    await _archived(part, checker, found)
+                await checker.ledger.save(storage, part.operation.name, part.lease.epoch)
                 await fault_point("verify.ledger_saved")
         return found.to_result()
 
-    async def _archived(self, lead: LeadContext, checker: Checker, found: _Found) -> None:
-        runs = await lead.services.runs.runs()
-        for replset in sorted({run.replset for run in runs}):
-            of_set = [run for run in runs if run.replset == replset]
-            tally, lost = await checker.archived(replset, of_set)
-            found.add(tally)
-            for span in lost:
-                named = {"replset": replset, **span.to_document()}
-                found.lost.append(named)
-                lead.log.error("verify.slices_harmed", **named)
+    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
+        """What was found."""
+        return result_of(operation)
+
+
+async def _backup(part: PartContext, checker: Checker, name: str, found: _Found) -> None:
+    before = await _places(part, name)
+    tally = await checker.backup(name)
+    if tally.problems and not (before and before <= await _places(part, name)):
+        part.log.info("verify.deleted_meanwhile", backup=name)
+        return
+    part.lease.check()
+    await part.services.catalog.record_verdict(name, tally.verdict(found.level))
+    await fault_point("verify.recorded")
+    found.add(tally)
+    found.verified += 1
+    if tally.problems:
+        found.backups.append({"name": name, "harmed": len(tally.problems)})
+        part.log.error("verify.harmed", backup=name, harmed=len(tally.problems))
+
+
+async def _places(part: PartContext, name: str) -> set[str]:
+    """The repositories that hold a backup, as the catalogue says now."""
+    backup = await known_backup(part.services, name)
+    return {copy.repository_id for copy in backup.places} if backup is not None else set()
+
+
+async def _archived(part: PartContext, checker: Checker, found: _Found) -> None:
+    runs = await part.services.runs.runs()
+    for replset in sorted({run.replset for run in runs}):
+        tally, lost = await _archived_of(part, checker, replset)
+        found.add(tally)
+        for span in lost:
+            named = {"replset": replset, **span.to_document()}
+            found.lost.append(named)
+            part.log.error("verify.slices_harmed", **named)
+
+
+async def _archived_of(
+    part: PartContext, checker: Checker, replset: str
+) -> tuple[Tally, list[Span]]:
+    """Looked at until no deletion shortened the runs meanwhile; what was read is not read again."""
+    runs = await _runs(part, replset)
+    while True:
+        tally, lost = await checker.archived(replset, runs)
+        now = await _runs(part, replset)
+        if not tally.problems or _starts(now) >= _starts(runs):
+            return tally, lost
+        runs = now
+
+
+async def _runs(part: PartContext, replset: str) -> list[Run]:
+    return [run for run in await part.services.runs.runs() if run.replset == replset]
+
+
+def _starts(runs: Iterable[Run]) -> set[tuple[str, OpTime]]:
+    return {(run.id, run.start) for run in runs}
+
+
+async def _bytes(part: PartContext, spec: VerifySpec, chosen: Mapping[str, list[str]]) -> int:
+    """About so much lies there."""
+    names = {name for of_profile in chosen.values() for name in of_profile}
+    backups = await part.services.catalog.backups()
+    total = sum(backup.size_bytes for backup in backups if backup.id in names)
+    if not spec.names:
+        total += sum(run.size_bytes - run.removed_bytes for run in await part.services.runs.runs())
+    return total
 
 
 class _Found:
@@ -113,28 +170,29 @@ class _Found:
         }
 
 
-async def _by_profile(lead: LeadContext, spec: VerifySpec, found: _Found) -> dict[str, list[str]]:
+async def _by_profile(part: PartContext, spec: VerifySpec, found: _Found) -> dict[str, list[str]]:
     """Which backups to look at through which profile; `main` always, for the slices."""
     chosen: dict[str, list[str]] = {} if spec.names else {MAIN: []}
-    for backup in await lead.services.catalog.backups():
+    for backup in await part.services.catalog.backups():
         if spec.names and backup.id not in spec.names:
             continue
         try:
-            profile = await profile_of(lead.services, lead.settings, backup, spec.profile)
+            profile = await profile_of(part.services, part.settings, backup, spec.profile)
         except (NotFound, StorageUnavailable):
             if spec.names:
                 raise
             found.out_of_reach.append(backup.id)
             continue
         chosen.setdefault(profile, []).append(backup.id)
-        found.verified += 1
     return chosen
 
 
-async def _checker(
-    lead: LeadContext, operation: Operation, spec: VerifySpec, storage: Storage
-) -> Checker:
-    now = operation.requested_at
+async def _checker(part: PartContext, spec: VerifySpec, storage: Storage, steps: Steps) -> Checker:
+    now = part.operation.requested_at
     max_age = timedelta(seconds=spec.max_age_s)
     ledger = await Ledger.read(storage, now=now, max_age=max_age if spec.deep else timedelta())
-    return Checker(storage, ledger, spec.deep, lead.lease.check)
+
+    async def looked_at(size_bytes: int) -> None:
+        await steps.add(bytes_done=size_bytes)
+
+    return Checker(storage, ledger, spec.deep, looked_at)

@@ -52,13 +52,14 @@ class Ledger:
         self._proven[key] = sha256
 
     async def save(self, storage: Storage, name: str, part: int) -> None:
-        """Write down what was added since the last time; the same again changes nothing."""
+        """Write down what was added since the last time, as the record `part` of a verification:
+        the epoch of who looks, so that each has its own. The same again changes nothing."""
         if not self._proven:
             return
         try:
             await put_json(storage, verified_key(name, part), json.dumps({"objects": self._proven}))
         except ObjectExists:
-            return  # by the lead before this one, which proved as much
+            return  # by this very worker, whose answer was lost
         self._known |= self._proven
         self._proven = {}
 

@@ -3,12 +3,13 @@
 Every collection passes the server's own `validate`; where nothing was replayed, each holds as many
 documents as the manifest says; and `dbHash` of each database is what an earlier proof of the same
 moment found. What is wrong is a finding, recorded beside the backup, and no error of the operation.
-A lead that takes over begins anew: a scratch server does not outlive its agent.
+An agent that takes over begins anew: a scratch server does not outlive its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any, Final
 
 from agent.errors import IntegrityError, NotFound, RestoreFailed
@@ -16,6 +17,7 @@ from agent.mongo.apply.target import collections
 from agent.mongo.scratch import count, database_hash, validate
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import profile_of
+from agent.operations.reading import Steps, check_stays, one_part, result_of
 from agent.operations.scratch.place import Place
 from agent.operations.scratch.restoring import Restored, restored
 from agent.wire.backups import Backup
@@ -38,47 +40,47 @@ class ProveKind:
         self._place = place
 
     async def choose(self, lead: LeadContext, operation: Operation) -> list[str]:
-        """The backup must exist, and this agent be able to start a server."""
+        """The backup must exist, not be about to go, and an agent be able to start a server."""
         spec = ProveSpec.from_document(operation.spec)
-        backup = await lead.services.catalog.backup(spec.name)
+        await check_stays(lead, spec.name, spec.time)
+        return await one_part(lead, operation)
+
+    async def advance(self, lead: LeadContext, operation: Operation) -> None:
+        """One part needs nobody."""
+
+    async def work(self, part: PartContext) -> dict[str, Any]:
+        """Restore, ask, record."""
+        spec = ProveSpec.from_document(part.operation.spec)
+        backup = await part.services.catalog.backup(spec.name)
         self._place.root()
         self._place.program()
         self._place.require_space(backup.size_uncompressed_bytes)
-        return []
-
-    async def advance(self, lead: LeadContext, operation: Operation) -> None:
-        """No parts."""
-
-    async def work(self, part: PartContext) -> dict[str, Any]:
-        """No parts."""
-        raise NotImplementedError
-
-    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
-        """Restore, ask, record."""
-        spec = ProveSpec.from_document(operation.spec)
-        backup = await lead.services.catalog.backup(spec.name)
-        profile = await profile_of(lead.services, lead.settings, backup, spec.profile)
+        profile = await profile_of(part.services, part.settings, backup, spec.profile)
         wanted = RestoreSpec(backup=spec.name, time=spec.time, profile=profile)
-        log = lead.log.bind(backup=spec.name)
+        log = part.log.bind(backup=spec.name)
         try:
-            async with restored(lead, operation, self._place, wanted, profile) as found:
-                proof = await _Proof.of(found, backup)
+            async with restored(part, self._place, wanted, profile) as found:
+                proof = await _Proof.of(found, backup, Steps(part))
         except (IntegrityError, RestoreFailed, NotFound) as error:
             proof = _Proof(problems=[str(error)])
-        lead.lease.check()
+        part.lease.check()
         verdict = proof.verdict()
-        await lead.services.catalog.record_verdict(spec.name, verdict)
+        await part.services.catalog.record_verdict(spec.name, verdict)
         if verdict.is_sound:
             log.info("verify.proved", recovery_s=verdict.recovery_s)
         else:
             log.error("verify.harmed", harmed=verdict.harmed)
         return {
             "backup": spec.name,
-            "node": lead.services.node.id,
+            "node": part.services.node.id,
             "harmed": verdict.harmed,
             **verdict.to_json(),
             "problems": proof.problems[:200],
         }
+
+    async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
+        """What was found."""
+        return result_of(operation)
 
 
 class _Proof:
@@ -92,27 +94,32 @@ class _Proof:
         self.documents = 0
 
     @classmethod
-    async def of(cls, found: Restored, backup: Backup) -> _Proof:
+    async def of(cls, found: Restored, backup: Backup, steps: Steps) -> _Proof:
         """Ask it everything."""
         self = cls()
         self.found = found
         expected = _expected(found)
+        await steps.enter("validating", documents_total=sum(expected.values()))
         for present in await collections(found.node):
             database, name = split(present.ns)
             if database in _NOT_DATA or name.startswith(TEMPORARY):
                 continue
             self.collections += 1
-            for problem in await validate(found.node, database, name):
+            asked = partial(validate, found.node, database, name)
+            for problem in await steps.during(asked, what=f"validating {present.ns}"):
                 self.problems.append(f"{present.ns}: {problem}")
-            documents = await count(found.node, database, name)
+            counted = partial(count, found.node, database, name)
+            documents = await steps.during(counted, what=f"counting {present.ns}")
             self.documents += documents
+            await steps.add(documents_done=documents)
             wanted = expected.pop(present.ns, None)
             if wanted not in (None, documents):
                 self.problems.append(
                     f"{present.ns} holds {documents} documents, and {wanted} were backed up"
                 )
             if database not in _NOT_HASHED and database not in self.hashes:
-                self.hashes[database] = await database_hash(found.node, database)
+                hashed = partial(database_hash, found.node, database)
+                self.hashes[database] = await steps.during(hashed, what=f"hashing {database}")
         self._compare(backup.proof)
         return self
 

@@ -59,7 +59,7 @@ class Actor:
     async def lead(self, operation: Operation, *, ttl_s: float = 60.0) -> Operation:
         """Lead it as far as running, working on its one part."""
         await self.beat()
-        scope = lead_scope(operation.kind.is_exclusive)
+        scope = lead_scope(operation.kind)
         self._lease = await self._leases.acquire(scope, self.id, ttl_s)
         assert self._lease is not None
         epoch, op_id = self._lease.epoch, operation.id

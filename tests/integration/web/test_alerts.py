@@ -14,6 +14,7 @@ import pytest
 from agent.wire.operations import Kind, State
 from agent.wire.overview import Overview
 from agent.wire.timelines import Gap, GapCause
+from agent.wire.verdicts import Level, Verdict
 from tests.support import alerts
 from tests.support.alerts import GOOD_STEPS, STEP_S, Series, series_of
 from tests.support.overviews import (
@@ -115,6 +116,12 @@ def no_backup_for_too_long() -> Series:
     return series_of(view_of(good(backups=(a_backup(1.2 * DAY),))))
 
 
+def a_harmed_backup() -> Series:
+    first, *rest = good().backups
+    harmed = Verdict(level=Level.READ, harmed=2, problems=("gone",))
+    return series_of(view_of(good(backups=(first.model_copy(update={"verdict": harmed}), *rest))))
+
+
 def no_proof() -> Series:
     proof = an_operation(Kind.RESTORE, 40 * DAY, spec={"backup": "x"}, result={"backup": "x"})
     return series_of(view_of(good(recent=(*good().recent[:-1], proof))))
@@ -199,6 +206,7 @@ FAULTS: dict[str, list[Callable[[], Series]]] = {
     "TidelogOplogWindowLow": [oplog_window_nearly_used],
     "TidelogBackupFailed": [backup_failed],
     "TidelogBackupTooOld": [no_backup_for_too_long],
+    "TidelogBackupHarmed": [a_harmed_backup],
     "TidelogProofTooOld": [no_proof],
     "TidelogOperationStuck": [operation_stuck],
     "TidelogStorageFailing": [storage_down],

@@ -75,6 +75,14 @@ def test_only_the_primary_restores_even_when_it_is_excluded_from_backups() -> No
     assert names(rank([node("p", Role.PRIMARY, priority=0.0)], kind=Kind.RESTORE)) == ["p"]
 
 
+def test_what_only_reads_is_done_by_any_live_agent_that_has_what_it_takes() -> None:
+    able = node("x", Role.DOWN, features=("scratch",))
+    nodes = [node("p", Role.PRIMARY), node("z", priority=0.0), able, node("d", age_s=60)]
+    assert set(names(rank(nodes, kind=Kind.VERIFY))) == {"p", "z", "x"}
+    assert names(rank(nodes, kind=Kind.PROVE)) == ["x"]
+    assert rank(nodes, kind=Kind.EXPORT) == []
+
+
 def test_any_live_agent_may_lead_but_the_fit_come_first() -> None:
     nodes = [node("d", Role.DELAYED), node("p", Role.PRIMARY), node("x", Role.DOWN), node("s")]
     assert names(rank_leads(nodes)) == ["s", "p", "d", "x"]

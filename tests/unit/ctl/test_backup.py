@@ -128,3 +128,32 @@ def test_nothing_to_cancel(ctl: Ctl) -> None:
     outcome = ctl("cancel-backup")
     assert outcome.code == 4
     assert "no backup is running" in outcome.err
+
+
+def test_cancel_ends_whatever_runs(ctl: Ctl) -> None:
+    ctl.world.operations = [operation(Kind.VERIFY, id="1" * 24, state=State.RUNNING)]
+    ctl.world.becomes(2, state=State.CANCELLED)
+    outcome = ctl("cancel", "--wait")
+    assert (outcome.code, ctl.world.cancelled) == (0, ["1" * 24])
+    assert outcome.out.startswith("Verification ")
+    assert outcome.out.endswith(" cancelled\n")
+
+
+def test_cancel_does_not_guess(ctl: Ctl) -> None:
+    ctl.world.operations = [
+        operation(Kind.VERIFY, id="1" * 24, state=State.RUNNING),
+        operation(id="2" * 24, state=State.RUNNING),
+    ]
+    outcome = ctl("cancel")
+    assert (outcome.code, ctl.world.cancelled) == (3, [])
+    assert "1" * 24 in outcome.err
+    assert ctl("cancel", "2" * 24).code == 0
+    assert ctl.world.cancelled == ["2" * 24]
+    assert ctl("cancel", "nothing-of-the-kind").code == 4
+
+
+def test_cancel_asks_before_it_leaves_data_incomplete(ctl: Ctl) -> None:
+    ctl.world.operations = [operation(Kind.RESTORE, id="1" * 24, state=State.RUNNING)]
+    assert (ctl("cancel").code, ctl.world.cancelled) == (3, [])
+    assert ctl("cancel", "-y").code == 0
+    assert ctl.world.cancelled == ["1" * 24]

@@ -40,8 +40,8 @@ from tests.support.control_model import Document, Fate, ModelServer, finished
 OP_ID = "1" * 24
 PARTS = ("rs0", "rs1")
 AGENTS = ("a", "b", "c")
-LEAD = lead_scope(exclusive=True)
-SCOPES = (LEAD, *(work_scope(replset) for replset in PARTS))
+LEAD = lead_scope(Kind.BACKUP)
+SCOPES = (LEAD, *(work_scope(replset, Kind.BACKUP) for replset in PARTS))
 ROUNDS_TO_END = 400
 
 
@@ -200,7 +200,7 @@ class _Agent:
 
     def _work(self, held: HeldLease, replset: str) -> None:
         held.check()
-        scope = work_scope(replset)
+        scope = work_scope(replset, Kind.BACKUP)
         self.server.writer = (replset, held.epoch)
         known = self.taken.get(scope)
         if known is None:

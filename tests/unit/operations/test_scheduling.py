@@ -17,6 +17,7 @@ from agent.operations.scheduling import (
     requester,
     steps,
     trim_every,
+    wanted,
 )
 from agent.wire.operations import HistoryEntry, Kind, Operation, State
 from agent.wire.optime import OpTime
@@ -179,3 +180,54 @@ def test_a_sweep_comes_once_a_grace() -> None:
     old = {"swept_at": NOW - timedelta(days=1, seconds=1)}
     assert cleanup_reason(PolicySettings(), state(**old), [], [], []) == "a sweep is due"
     assert cleanup_reason(PolicySettings(), state(**SWEPT), [], [], []) is None
+
+
+def verifying(**task: Any) -> PolicySettings:
+    return PolicySettings.model_validate({"verify": {"weekly": {"schedule": "0 2 * * *", **task}}})
+
+
+def test_verifications_have_schedules_of_their_own() -> None:
+    before = ScheduleState(
+        now=NOW, tasks={"verify:weekly": TaskState(handled=ON - timedelta(days=1))}
+    )
+    (step,) = steps(verifying(), before, [running(Kind.BACKUP)])
+    assert (step.task, step.outcome, step.moment) == ("verify:weekly", "submitted", ON)
+    own = running(Kind.VERIFY, requested_by=requester(step.task))
+    (step,) = steps(verifying(), before, [own])
+    assert (step.outcome, step.reason) == ("skipped", "its last run, verify busy, is not over")
+    (step,) = steps(verifying(enabled=False), before, [])
+    assert step.reason == "it is paused"
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "spec"),
+    [
+        ("present", Kind.VERIFY, {"deep": False}),
+        ("deep", Kind.VERIFY, {"deep": True, "max_age_s": 3 * 86400.0}),
+        ("restore", Kind.PROVE, {"name": "b7"}),
+    ],
+)
+def test_a_verification_asks_for_what_its_level_says(
+    level: str, kind: Kind, spec: dict[str, Any]
+) -> None:
+    task = verifying(level=level, maxAge="3d").tasks["verify:weekly"]
+    asked = wanted(task, "b7")
+    assert asked is not None
+    assert asked[0] is kind
+    assert asked[1] == {**asked[1], **spec}
+
+
+def test_without_a_full_backup_nothing_is_proven() -> None:
+    assert wanted(verifying(level="restore").tasks["verify:weekly"], None) is None
+
+
+def test_a_backup_and_a_verification_may_have_the_same_name() -> None:
+    both = PolicySettings.model_validate(
+        {
+            "backups": {"nightly": {"schedule": "@daily"}},
+            "verify": {"nightly": {"schedule": "@weekly"}},
+        }
+    )
+    assert set(both.tasks) == {"nightly", "verify:nightly"}
+    assert requester("nightly") != requester("verify:nightly")
+    assert operation_id("nightly", ON) != operation_id("verify:nightly", ON)

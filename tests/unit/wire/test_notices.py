@@ -36,6 +36,14 @@ def test_what_ended_since_is_told_in_order() -> None:
     assert found[0].details["hint"] == "look"
 
 
+def test_a_verification_that_finds_harm_is_a_failure() -> None:
+    found = told(good(recent=(an_operation(Kind.VERIFY, 1500, result={"harmed": 3}),)))
+    assert [notice.event for notice in found] == ["failure"]
+    assert "found 3 things" in found[0].text
+    sound = told(good(recent=(an_operation(Kind.VERIFY, 1500, result={"harmed": 0}),)))
+    assert [notice.event for notice in sound] == ["success"]
+
+
 def test_a_dry_run_is_no_news() -> None:
     assert told(good(recent=(an_operation(Kind.RESTORE, 1500, spec={"dry_run": True}),))) == []
 

@@ -107,6 +107,27 @@ def test_a_hold_and_a_reader_keep() -> None:
     assert why(found, "d1") == "restore r is reading it"
 
 
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (Kind.PROVE, {"name": "d1"}),
+        (Kind.EXPORT, {"name": "d1", "directory": "x"}),
+        (Kind.VERIFY, {"names": ["d1"]}),
+    ],
+)
+def test_what_a_proof_an_export_or_a_verification_reads_stays(
+    kind: Kind, spec: dict[str, Any]
+) -> None:
+    reader = Operation(id="x" * 24, kind=kind, name="r", spec=spec, requested_at=START)
+    rules = Rules(keep=KeepSettings(last=1), zone=UTC)
+    assert kept(decide(DAYS, [], rules, readings([reader], {}))) == ["d1", "d39"]
+
+
+def test_a_verification_of_everything_keeps_nothing() -> None:
+    reader = Operation(id="x" * 24, kind=Kind.VERIFY, name="r", spec={}, requested_at=START)
+    assert readings([reader], {}) == []
+
+
 def test_readers_keep_their_slices() -> None:
     start = day(5).to_document()
     replay = Operation(

@@ -12,6 +12,8 @@ from agent.wire.overview import Overview
 from agent.wire.safety import Level, assess, proofs
 from agent.wire.settings import Settings, from_mapping
 from agent.wire.timelines import Gap, GapCause
+from agent.wire.verdicts import Level as Found
+from agent.wire.verdicts import Verdict
 from tests.support.overviews import (
     DAY,
     NOW_T,
@@ -35,6 +37,19 @@ def test_a_cluster_that_is_well_is_safe() -> None:
     assert (found.level, found.findings) == (Level.SAFE, ())
     assert found.restorable_until == optime(8)
     assert found.rpo_s == 10.0
+
+
+def test_a_harmed_backup_is_said_and_more_so_when_it_is_the_newest() -> None:
+    harmed = Verdict(level=Found.READ, harmed=1, problems=("gone",))
+    *older, newest = good().backups
+    bad = newest.model_copy(update={"verdict": harmed})
+    found = assess(good(backups=(*older, bad)))
+    assert (found.level, "backup-harmed" in codes(good(backups=(*older, bad)))) == (
+        Level.UNSAFE,
+        True,
+    )
+    first = older[0].model_copy(update={"verdict": harmed})
+    assert assess(good(backups=(first, *older[1:], newest))).level is Level.RISK
 
 
 def test_without_anything_nothing_can_be_restored() -> None:

@@ -1,0 +1,102 @@
+"""What verification, proofs and exports have in common: they read what is stored, at leisure.
+
+Such an operation has one part, of the lead replica set, which any of its agents may work on; so it
+has progress and can be cancelled like a backup, and goes on elsewhere when its agent dies. Its
+leases are its own: neither a backup nor a deletion waits for it. What it needs is protected as what
+a restore reads is, or is looked at again when it has gone meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from agent.errors import ConfigError
+from agent.operations.context import LeadContext, PartContext
+from agent.operations.machine import watched
+from agent.operations.removal.plan import check_not_doomed
+from agent.operations.worker import WORK_WITHIN_S
+from agent.wire.operations import EXPORTS, SCRATCH, Operation, Progress
+from agent.wire.optime import OpTime
+
+SIGN_EVERY_S: Final = 20.0
+
+_MISSING: Final = {
+    SCRATCH: (
+        "no agent of the lead replica set has verify.scratchDir: a proof needs a directory to"
+        " restore into",
+        "set TIDELOG_VERIFY__SCRATCHDIR (or verify.scratchDir in the file given with --config) for"
+        " one of them, and start it anew",
+    ),
+    EXPORTS: (
+        "no agent of the lead replica set has export.directory and verify.scratchDir: an agent"
+        " writes the export, on its own host, and only below the one, and restores into the other"
+        " first",
+        "set TIDELOG_EXPORT__DIRECTORY and TIDELOG_VERIFY__SCRATCHDIR for one of them, and start it"
+        " anew",
+    ),
+}
+
+T = TypeVar("T")
+
+
+async def one_part(lead: LeadContext, operation: Operation) -> list[str]:
+    """The replica set that gets the part. Raises `ConfigError` where no live agent has what the
+    work takes."""
+    replset = lead.services.node.replset
+    needed = operation.kind.needed_feature
+    if needed is not None:
+        live = [node for node in await lead.services.nodes.live() if node.replset == replset]
+        if not any(needed in node.features for node in live):
+            sentence, hint = _MISSING[needed]
+            raise ConfigError(sentence, hint=hint)
+    return [replset]
+
+
+async def check_stays(lead: LeadContext, name: str, until: OpTime | None) -> None:
+    """What is about to be read is there, and no deletion in progress means to remove it; one that
+    begins later leaves it alone. Raises `NotFound`, `Conflict`."""
+    backup = await lead.services.catalog.backup(name)
+    active = await lead.services.operations.active()
+    after = backup.last_write if until is not None else None
+    check_not_doomed(active, backup=name, slices_after=after)
+
+
+def result_of(operation: Operation) -> dict[str, Any]:
+    """What the one part found: the result of the operation."""
+    return dict(operation.parts[0].result)
+
+
+class Steps:
+    """How far the work on a part is, told as it goes on."""
+
+    def __init__(self, part: PartContext) -> None:
+        self._part = part
+        self._progress = Progress()
+
+    async def enter(self, stage: str, *, bytes_total: int = 0, documents_total: int = 0) -> None:
+        """Another stage begins."""
+        self._progress = Progress(
+            stage=stage, bytes_total=bytes_total, documents_total=documents_total
+        )
+        await self._part.report(self._progress)
+
+    async def add(self, *, bytes_done: int = 0, documents_done: int = 0) -> None:
+        """So much more is done. Raises `LeaseLost`."""
+        before = self._progress
+        self._progress = before.model_copy(
+            update={
+                "bytes_done": before.bytes_done + bytes_done,
+                "documents_done": before.documents_done + documents_done,
+            }
+        )
+        await self._part.report(self._progress)
+
+    async def during(self, work: Callable[[], Awaitable[T]], *, what: str) -> T:
+        """Do what may take hours without a word, and say meanwhile that it goes on."""
+        return await watched(work, self._signs, within_s=WORK_WITHIN_S, what=what)
+
+    async def _signs(self) -> None:
+        while True:
+            await self._part.services.clock.sleep(SIGN_EVERY_S)
+            await self._part.report(self._progress)
