@@ -19,6 +19,7 @@ from agent.operations.worker import WORK_WITHIN_S
 from agent.wire.operations import EXPORTS, SCRATCH, Operation, Progress
 from agent.wire.optime import OpTime
 
+TELL_EVERY_S: Final = 1.2
 SIGN_EVERY_S: Final = 20.0
 
 _MISSING: Final = {
@@ -68,21 +69,21 @@ def result_of(operation: Operation) -> dict[str, Any]:
 
 
 class Steps:
-    """How far the work on a part is, told as it goes on."""
+    """How far the work on a part is, told while it goes on."""
 
     def __init__(self, part: PartContext) -> None:
         self._part = part
         self._progress = Progress()
 
-    async def enter(self, stage: str, *, bytes_total: int = 0, documents_total: int = 0) -> None:
+    def enter(self, stage: str, *, bytes_total: int = 0, documents_total: int = 0) -> None:
         """Another stage begins."""
         self._progress = Progress(
             stage=stage, bytes_total=bytes_total, documents_total=documents_total
         )
-        await self._part.report(self._progress)
 
-    async def add(self, *, bytes_done: int = 0, documents_done: int = 0) -> None:
+    def add(self, *, bytes_done: int = 0, documents_done: int = 0) -> None:
         """So much more is done. Raises `LeaseLost`."""
+        self._part.lease.check()
         before = self._progress
         self._progress = before.model_copy(
             update={
@@ -90,13 +91,17 @@ class Steps:
                 "documents_done": before.documents_done + documents_done,
             }
         )
-        await self._part.report(self._progress)
 
     async def during(self, work: Callable[[], Awaitable[T]], *, what: str) -> T:
-        """Do what may take hours without a word, and say meanwhile that it goes on."""
-        return await watched(work, self._signs, within_s=WORK_WITHIN_S, what=what)
+        """Do it and tell how far it is: a change soon, and now and then that it goes on at all,
+        since a command of the server may take hours without a word."""
+        return await watched(work, self._tell, within_s=WORK_WITHIN_S, what=what)
 
-    async def _signs(self) -> None:
+    async def _tell(self) -> None:
+        clock, told, told_at = self._part.services.clock, Progress(), 0.0
         while True:
-            await self._part.services.clock.sleep(SIGN_EVERY_S)
-            await self._part.report(self._progress)
+            now = clock.monotonic()
+            if self._progress != told or now - told_at >= SIGN_EVERY_S:
+                told, told_at = self._progress, now
+                await self._part.report(told)
+            await clock.sleep(TELL_EVERY_S)

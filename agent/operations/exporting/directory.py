@@ -15,7 +15,7 @@ import base64
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def _moved(partial: Path, target: Path) -> None:
     partial.rename(target)
 
 
-async def dump(node: Node, directory: Path, on_bytes: Callable[[int], Awaitable[None]]) -> Written:
+async def dump(node: Node, directory: Path, on_bytes: Callable[[int], None]) -> Written:
     """Write everything that the server holds, and tell how many bytes more were written now and
     then. Raises `NodeUnavailable` and what the disk says."""
     written = Written()
@@ -151,7 +151,7 @@ def _metadata(entry: dict[str, Any], indexes: list[dict[str, Any]]) -> dict[str,
 
 
 async def _documents(
-    node: Node, database: str, name: str, path: Path, on_bytes: Callable[[int], Awaitable[None]]
+    node: Node, database: str, name: str, path: Path, on_bytes: Callable[[int], None]
 ) -> int:
     size = 0
     file: IO[bytes] = await asyncio.to_thread(path.open, "wb")
@@ -160,7 +160,7 @@ async def _documents(
             async for block in blocks:
                 size += len(block)
                 await asyncio.to_thread(file.write, block)
-                await on_bytes(len(block))
+                on_bytes(len(block))
         await asyncio.to_thread(_durable, file)
     finally:
         file.close()

@@ -6,6 +6,7 @@ agent does all; one that takes over begins anew.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,11 @@ class ExportKind:
         async with placed(target, part.operation.id) as directory:
             async with restored(part, self._place, wanted, profile) as found:
                 steps = Steps(part)
-                await steps.enter("writing", bytes_total=found.plan.manifest.plain_bytes)
-                written = await dump(found.node, directory, lambda size: steps.add(bytes_done=size))
+                steps.enter("writing", bytes_total=found.plan.manifest.plain_bytes)
+                written = await steps.during(
+                    partial(dump, found.node, directory, lambda size: steps.add(bytes_done=size)),
+                    what="writing the export",
+                )
             part.lease.check()
         part.log.info("export.written", path=str(target), size_bytes=written.bytes)
         return {

@@ -7,7 +7,7 @@ ends it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -57,7 +57,7 @@ class Checker:
     storage: Storage
     ledger: Ledger
     deep: bool
-    on_step: Callable[[int], Awaitable[None]]
+    on_step: Callable[[int], None]
 
     async def backup(self, name: str) -> Tally:
         """Everything one published backup needs."""
@@ -96,7 +96,7 @@ class Checker:
                     await self._object(item, tally)
                 except IntegrityError as error:
                     tally.problems[item.key] = str(error)
-                await self.on_step(item.size_bytes)
+                self.on_step(item.size_bytes)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(READERS):

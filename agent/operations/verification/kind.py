@@ -54,23 +54,33 @@ class VerifyKind:
         found = _Found(Level.READ if spec.deep else Level.PRESENT)
         chosen = await _by_profile(part, spec, found)
         steps = Steps(part)
-        await steps.enter(
+        steps.enter(
             "reading" if spec.deep else "looking", bytes_total=await _bytes(part, spec, chosen)
         )
-        for profile, names in chosen.items():
-            async with opened(part.services, part.settings, profile) as storage:
-                checker = await _checker(part, spec, storage, steps)
-                for name in names:
-                    await _backup(part, checker, name, found)
-                if profile == MAIN and not spec.names:
-                    await _archived(part, checker, found)
-                await checker.ledger.save(storage, part.operation.name, part.lease.epoch)
-                await fault_point("verify.ledger_saved")
+        await steps.during(lambda: _look(part, spec, chosen, steps, found), what="the verification")
         return found.to_result()
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """What was found."""
         return result_of(operation)
+
+
+async def _look(
+    part: PartContext,
+    spec: VerifySpec,
+    chosen: Mapping[str, list[str]],
+    steps: Steps,
+    found: _Found,
+) -> None:
+    for profile, names in chosen.items():
+        async with opened(part.services, part.settings, profile) as storage:
+            checker = await _checker(part, spec, storage, steps)
+            for name in names:
+                await _backup(part, checker, name, found)
+            if profile == MAIN and not spec.names:
+                await _archived(part, checker, found)
+            await checker.ledger.save(storage, part.operation.name, part.lease.epoch)
+            await fault_point("verify.ledger_saved")
 
 
 async def _backup(part: PartContext, checker: Checker, name: str, found: _Found) -> None:
@@ -191,8 +201,4 @@ async def _checker(part: PartContext, spec: VerifySpec, storage: Storage, steps:
     now = part.operation.requested_at
     max_age = timedelta(seconds=spec.max_age_s)
     ledger = await Ledger.read(storage, now=now, max_age=max_age if spec.deep else timedelta())
-
-    async def looked_at(size_bytes: int) -> None:
-        await steps.add(bytes_done=size_bytes)
-
-    return Checker(storage, ledger, spec.deep, looked_at)
+    return Checker(storage, ledger, spec.deep, lambda size: steps.add(bytes_done=size))

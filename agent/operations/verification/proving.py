@@ -60,7 +60,10 @@ class ProveKind:
         log = part.log.bind(backup=spec.name)
         try:
             async with restored(part, self._place, wanted, profile) as found:
-                proof = await _Proof.of(found, backup, Steps(part))
+                steps = Steps(part)
+                proof = await steps.during(
+                    partial(_Proof.of, found, backup, steps), what="asking the scratch mongod"
+                )
         except (IntegrityError, RestoreFailed, NotFound) as error:
             proof = _Proof(problems=[str(error)])
         part.lease.check()
@@ -99,27 +102,24 @@ class _Proof:
         self = cls()
         self.found = found
         expected = _expected(found)
-        await steps.enter("validating", documents_total=sum(expected.values()))
+        steps.enter("validating", documents_total=sum(expected.values()))
         for present in await collections(found.node):
             database, name = split(present.ns)
             if database in _NOT_DATA or name.startswith(TEMPORARY):
                 continue
             self.collections += 1
-            asked = partial(validate, found.node, database, name)
-            for problem in await steps.during(asked, what=f"validating {present.ns}"):
+            for problem in await validate(found.node, database, name):
                 self.problems.append(f"{present.ns}: {problem}")
-            counted = partial(count, found.node, database, name)
-            documents = await steps.during(counted, what=f"counting {present.ns}")
+            documents = await count(found.node, database, name)
             self.documents += documents
-            await steps.add(documents_done=documents)
+            steps.add(documents_done=documents)
             wanted = expected.pop(present.ns, None)
             if wanted not in (None, documents):
                 self.problems.append(
                     f"{present.ns} holds {documents} documents, and {wanted} were backed up"
                 )
             if database not in _NOT_HASHED and database not in self.hashes:
-                hashed = partial(database_hash, found.node, database)
-                self.hashes[database] = await steps.during(hashed, what=f"hashing {database}")
+                self.hashes[database] = await database_hash(found.node, database)
         self._compare(backup.proof)
         return self
 

@@ -44,6 +44,7 @@ EXAMPLES = {
     "storage.oss.serverSideEncryption.sseAlgorithm": "KMS",
     "policy.timezone": "Europe/Paris",
     "policy.backups.NAME.schedule": "0 2 * * *",
+    "policy.verify.NAME.schedule": "0 6 * * 0",
     "listen": "127.0.0.1:9360",
     "notify.webhooks.NAME.url": "https://hooks.example.com/tidelog",
 }
@@ -125,8 +126,8 @@ def test_every_documented_key_of_the_cluster_parses(row: reference.Row) -> None:
     assert ".".join(steps) == row.key
     kind = steps[1] if row.key.startswith("storage.") and len(steps) > 2 else "filesystem"
     raw: dict[str, Any] = {"storage": {"type": kind, kind: MINIMAL[kind]}}
-    if steps[:2] == ["policy", "backups"]:
-        raw["policy"] = {"backups": {"NAME": {"schedule": "@daily"}}}
+    if steps[:2] in (["policy", "backups"], ["policy", "verify"]):
+        raw["policy"] = {steps[1]: {"NAME": {"schedule": "@daily"}}}
     if steps[:-1] == ["storage", "azure", "credentials"]:
         raw["storage"]["azure"] = {**raw["storage"]["azure"], "credentials": {}}
     if row.key.startswith("notify.webhooks."):

@@ -173,11 +173,7 @@ async def test_a_first_slice_that_nobody_noted_harms_nothing_beside_it() -> None
     await _chain(storage, 10, 20, 30, epoch=2)
     (run,) = (await rebuild(storage, REPLSET)).runs
     seen: list[int] = []
-
-    async def on_step(size_bytes: int) -> None:
-        seen.append(size_bytes)
-
-    checker = Checker(storage, Ledger({}), deep=True, on_step=on_step)
+    checker = Checker(storage, Ledger({}), deep=True, on_step=seen.append)
     tally, lost = await checker.archived(REPLSET, [run])
     assert (tally.problems, lost) == ({}, [])
     assert tally.objects == run.slices == len(seen) == 2

@@ -1,0 +1,1 @@
+"""Webhooks as receivers get them."""
