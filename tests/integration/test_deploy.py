@@ -11,13 +11,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from agent.config import load
+from agent.wire.settings import from_mapping
 from tests.support.agents import Agents
 from tests.support.ctl import Ctl
 from tests.support.mongod import ReplicaSet
+from tests.support.mongod.ports import free_port
 from tests.support.product import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "tidelog-agent.service"
@@ -25,6 +29,7 @@ DIRECTORY = UNIT.with_name("storage-directory.conf")
 ENVIRONMENT = UNIT.with_name("tidelog-agent.env")
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 COMPOSE = ROOT / "docker-compose.yml"
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 MOST_EXPOSED = 3.0
 
 
@@ -166,6 +171,7 @@ def test_an_agent_under_the_unit_says_ready_and_alive_and_stopping(
     assert settings["Type"] == ["notify"]
     uri = one_node.uri_of(one_node.data_nodes[0])
     extra = example_environment() | as_the_unit_says(tmp_path, uri)
+    extra["TIDELOG_LISTEN"] = f"127.0.0.1:{free_port()}"  # never other than loopback in tests
     assert "TIDELOG_LOG__LEVEL" in extra
     extra |= {"NOTIFY_SOCKET": str(supervisor.path), "WATCHDOG_USEC": "600000"}
     program, *arguments = settings["ExecStart"][0].split()
@@ -211,21 +217,74 @@ def test_compose_takes_the_file_without_a_word(compose: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_compose_has_an_agent_beside_each_node_and_one_storage(compose: list[str]) -> None:
+@pytest.fixture(scope="module")
+def services(compose: list[str]) -> dict[str, Any]:
     told = subprocess.run([*compose, "config"], capture_output=True, text=True, check=True).stdout
-    services = yaml.safe_load(told)["services"]
-    nodes = {
-        name for name, service in services.items() if "--replSet" in service.get("command", ())
-    }
-    served = {
-        service["environment"]["TIDELOG_MONGODB_URI"]
-        for name, service in services.items()
-        if name.startswith("agent")
-    }
-    assert served == {f"mongodb://{name}:27017/" for name in nodes} != set()
-    volumes = [s["volumes"][0] for name, s in services.items() if name.startswith("agent")]
-    assert {(one["source"], one["target"]) for one in volumes} == {("backups", "/backups")}
-    assert "/backups" in DOCKERFILE.read_text()
+    found: dict[str, Any] = yaml.safe_load(told)["services"]
+    return found
+
+
+def agents_of(services: dict[str, Any]) -> dict[str, Any]:
+    return {name: one for name, one in services.items() if name.startswith("agent-")}
+
+
+def test_compose_has_a_sharded_cluster_with_an_agent_beside_each_node(
+    services: dict[str, Any],
+) -> None:
+    commands = {name: service.get("command") or [] for name, service in services.items()}
+    nodes = {name: one for name, one in commands.items() if one[:1] == ["mongod"]}
+    roles = [
+        flag for one in nodes.values() for flag in one if flag in ("--configsvr", "--shardsvr")
+    ]
+    assert (roles.count("--configsvr"), roles.count("--shardsvr")) == (1, 4)
+    uris = [one["environment"]["TIDELOG_MONGODB_URI"] for one in agents_of(services).values()]
+    assert sorted(uris) == sorted(f"mongodb://{name}:27017/" for name in nodes)
+    replsets = {one[one.index("--replSet") + 1] for one in nodes.values()}
+    script = str(commands["replsets"]) + str(commands["initiate"])
+    assert all(f"{name}" in script for name in (*replsets, *nodes))
+
+
+def test_the_settings_of_compose_parse_and_lead_to_its_s3_server(
+    services: dict[str, Any],
+) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "compose" / "tidelog.yaml").read_text())
+    settings = from_mapping(document)
+    assert settings.storage is not None
+    assert settings.storage.s3 is not None
+    s3 = services["s3"]
+    assert settings.storage.s3.endpoint_url == "http://s3:8333"
+    assert f"-bucket={settings.storage.s3.bucket}" in s3["command"]
+    written = document["storage"]["s3"]["credentials"]
+    for agent in agents_of(services).values():
+        own = agent["environment"]
+        assert own[written["access-key-id"]["env"]] == s3["environment"]["AWS_ACCESS_KEY_ID"]
+        secret = own[written["secret-access-key"]["env"]]
+        assert secret == s3["environment"]["AWS_SECRET_ACCESS_KEY"]
+
+
+def test_prometheus_of_compose_scrapes_every_agent_with_their_token(
+    services: dict[str, Any],
+) -> None:
+    (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["job_name"] == "tidelog"
+    (group,) = job["static_configs"]
+    agents = agents_of(services)
+    assert sorted(group["targets"]) == sorted(f"{name}:9360" for name in agents)
+    (token,) = services["prometheus"]["configs"]
+    assert token["target"] == job["authorization"]["credentials_file"]
+    for agent in agents.values():
+        assert agent["environment"]["TIDELOG_LISTEN"] == "0.0.0.0:9360"
+        (own,) = agent["configs"]
+        assert own["source"] == token["source"]
+        assert agent["environment"]["TIDELOG_WEB__TOKEN_FILE"] == f"/{own['source']}"
+
+
+def test_the_example_environment_shows_what_is_served() -> None:
+    found = example_environment()
+    config = load(None, {**found, "TIDELOG_MONGODB_URI": "mongodb://db1/"})
+    assert config.listen_address()[0] not in ("127.0.0.1", "localhost")
+    token = found["TIDELOG_WEB__TOKEN_FILE"]
+    assert token in (ROOT / "docs" / "security.md").read_text()
 
 
 def test_the_dockerfile_copies_what_exists_and_starts_what_is_installed() -> None:

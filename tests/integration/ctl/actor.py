@@ -89,17 +89,24 @@ class Actor:
         )
         await self._move(operation.id, State.RUNNING, State.PUBLISHING)
         await self.catalog.publish_backup(backup(operation.name, op_id=operation.id))
-        return await self._move(operation.id, State.PUBLISHING, State.DONE)
+        done = await self._move(operation.id, State.PUBLISHING, State.DONE)
+        await self._let_go()
+        return done
 
     async def fail(self, operation: Operation, kind: str, message: str) -> None:
         """End it badly."""
         error = ErrorRecord(type=kind, message=message, node=self.id)
         now = await self.operations.get(operation.id)
         await self._move(operation.id, now.state, State.FAILED, error=error)
+        await self._let_go()
 
     async def cancel(self, operation: Operation) -> None:
         """Obey a cancellation."""
         await self._move(operation.id, State.RUNNING, State.CANCELLED)
+
+    async def _let_go(self) -> None:
+        if self._lease is not None:
+            await self._leases.release(self._lease)
 
     @property
     def _epoch(self) -> int:

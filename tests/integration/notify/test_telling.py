@@ -103,7 +103,9 @@ async def test_failure_then_success_is_told_signed_in_order_and_once(
     async with telling(one_node.uri(), actor):
         await asyncio.sleep(1.2)  # told is what ends after the webhook was seen first
         failed = await _failed(actor)
-        operation = await actor.operations.submit(Kind.BACKUP, {}, requested_by="tests")
+        operation = await actor.operations.submit(
+            Kind.BACKUP, {}, requested_by="tests", name="2026-01-01T00:00:00Z"
+        )
         await actor.publish(await actor.lead(operation))
         await _heard(receiver, 4)
     tries = [got.id for got in receiver.received]
