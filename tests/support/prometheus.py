@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -58,13 +58,14 @@ class Prometheus:
         wanted = set(firing)
         eventually(lambda: wanted <= self.firing(), within_s, describe=lambda: str(self.firing()))
 
-    def wait_silent(self, within_s: float = 30.0) -> None:
-        """Wait until nothing fires and nothing is about to."""
-        eventually(
-            lambda: self.ask("alerts")["alerts"] == [],
-            within_s,
-            describe=lambda: str(self.ask("alerts")["alerts"]),
-        )
+    def wait_silent(self, within_s: float = 30.0, *, but: Collection[str] = ()) -> None:
+        """Wait until nothing fires, and nothing is about to, but these."""
+
+        def loud() -> list[str]:
+            names = {one["labels"]["alertname"] for one in self.ask("alerts")["alerts"]}
+            return sorted(names.difference(but))
+
+        eventually(lambda: not loud(), within_s, describe=lambda: str(loud()))
 
     def waited_evaluations(self, alert: str) -> int:
         """How many evaluations saw the fault before the first one that fired."""
