@@ -83,10 +83,11 @@ format: bootstrap ## format, and repair what ruff can
 	@$(BIN)/ruff format .
 
 .PHONY: docs
-docs: bootstrap ## write anew what docs/ has from the code: the settings and the events
+docs: bootstrap ## write anew what docs/ has from the code: settings, events, metrics, ctl's answers
 	@$(PYTHON) -m tests.support.settings_reference
 	@$(PYTHON) -m tests.support.events_reference
 	@$(PYTHON) -m tests.support.metrics_reference
+	@$(PYTHON) -m tests.support.ctl_schema
 
 .PHONY: screenshots
 screenshots: bootstrap ## take the pictures of the page for the README anew (needs chromium)

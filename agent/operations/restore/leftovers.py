@@ -69,7 +69,7 @@ class LeftoverKeeper:
             return True
         if await self._is_restoring():
             return True  # its end is seen
-        scope = work_scope(services.node.replset)
+        scope = work_scope(services.node.replset, Kind.RESTORE)
         lease = await services.leases.acquire(scope, services.node.id)
         if lease is None:
             return False

@@ -28,6 +28,7 @@ from agent.wire.topology import Topology, unsharded
 from ctl.__main__ import run
 from ctl.invocation import Invocation
 from ctl.session import Session
+from tests.support.ctl_schema import check_printed
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 STORAGE = load_yaml("storage: {type: filesystem, filesystem: {path: /backups}}")
@@ -306,6 +307,7 @@ class Ctl:
         invocation = Invocation(connect=lambda inv: open_fake(self.world, inv))
         code = run(arguments, invocation)
         captured = self._capsys.readouterr()
+        check_printed(arguments, captured.out)
         return Outcome(code, captured.out, captured.err)
 
 
