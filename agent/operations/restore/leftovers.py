@@ -24,6 +24,7 @@ from agent.operations.board import Board
 from agent.operations.context import Services
 from agent.wire.leases import work_scope
 from agent.wire.namespaces import TEMPORARY
+from agent.wire.operations import Kind
 
 LOOK_EVERY_S: Final = 3600.0
 AGAIN_S: Final = 5.0

@@ -120,7 +120,7 @@ class World:
     async def verdict(self, name: str) -> list[str]:
         """What `verify` has against a backup."""
         storage = await self.vaults.open()
-        tally = await Checker(storage, Ledger({}), False, lambda: None).backup(name)
+        tally = await Checker(storage, Ledger({}), False, lambda _: None).backup(name)
         return list(tally.problems.values())
 
 
