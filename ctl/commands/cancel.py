@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.errors import Conflict, NotFound
+from agent.errors import Conflict, NotFound, Refused
 from ctl.cancelling import cancel
 from ctl.follow import label
 from ctl.invocation import Invocation, Result, pass_invocation
-from ctl.options import global_options, wait_options, yes_option
-from ctl.submission import brief
+from ctl.options import global_options, wait_options
 
 if TYPE_CHECKING:
     from ctl.session import Session
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 @click.command("cancel")
 @click.argument("which", metavar="[NAME|OP_ID]", required=False)
-@yes_option
 @wait_options
 @global_options
 @pass_invocation
@@ -28,13 +26,12 @@ def command(
     /,
     *,
     which: str | None,
-    yes: bool,
     wait: bool,
     wait_time: float | None,
 ) -> None:
-    """Cancel what runs: a backup, a verification, a proof, an export, a restore. Needs its name or
-    op_id where more than one operation is in progress. A restore that is cancelled leaves the data
-    as far as it came, and asks before."""
+    """Cancel what runs: a backup, a verification, a proof, an export. Needs its name or op_id where
+    more than one operation is in progress. A restore that has begun is not cancelled: half of one
+    helps nobody."""
 
     async def run(session: Session) -> Result:
         active = await session.operations.active()
@@ -48,9 +45,10 @@ def command(
             raise Conflict(f"several are in progress: {listed}", hint="name one by its op_id")
         (operation,) = active
         if operation.kind.writes_data and not operation.queued:
-            view = f"The {label(operation)} stops where it is: the data will be incomplete."
-            if not session.output.confirm(view, "Cancel it?", yes=yes):
-                return Result(brief(operation), "it goes on")
+            raise Refused(
+                f"the {label(operation)} has begun, and half of one helps nobody",
+                hint="let it end; 'ctl status' shows how far it is",
+            )
         return await cancel(session, operation, wait=wait, wait_time_s=wait_time)
 
     invocation.perform(run)

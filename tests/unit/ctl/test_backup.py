@@ -152,8 +152,10 @@ def test_cancel_does_not_guess(ctl: Ctl) -> None:
     assert ctl("cancel", "nothing-of-the-kind").code == 4
 
 
-def test_cancel_asks_before_it_leaves_data_incomplete(ctl: Ctl) -> None:
+def test_a_restore_that_has_begun_is_not_cancelled(ctl: Ctl) -> None:
     ctl.world.operations = [operation(Kind.RESTORE, id="1" * 24, state=State.RUNNING)]
-    assert (ctl("cancel").code, ctl.world.cancelled) == (3, [])
-    assert ctl("cancel", "-y").code == 0
-    assert ctl.world.cancelled == ["1" * 24]
+    outcome = ctl("cancel")
+    assert (outcome.code, ctl.world.cancelled) == (3, [])
+    assert "half of one helps nobody" in outcome.err
+    ctl.world.operations = [operation(Kind.RESTORE, id="1" * 24, queued=True)]
+    assert ctl("cancel").code == 0
