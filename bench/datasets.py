@@ -76,23 +76,30 @@ def prepare_d(client: Any, database: str = "history") -> None:
 
 
 def write_d(client: Any, scale: float) -> int:
-    """Half inserts, a third updates, the rest deletes; answers how many operations."""
+    """Half inserts, a third updates, the rest deletes, each of a row that is there, so that each is
+    an entry of the oplog; answers how many."""
     rng = random.Random(4)
     count, inserted, done = int(D_OPERATIONS * scale), 0, 0
+    rows: list[list[int]] = [[] for _ in range(D_COLLECTIONS)]
     while done < count:
+        number = rng.randrange(D_COLLECTIONS)
+        present = rows[number]
         operations: list[Any] = []
         for _ in range(1_000):
             dice = rng.random()
-            if dice < 0.5 or inserted < 100:
+            if dice < 0.5 or len(present) < 100:
                 row = {"_id": inserted, "k": inserted % 97, "t": "x" * 200, "v": rng.random()}
                 operations.append(InsertOne(row))
+                present.append(inserted)
                 inserted += 1
             elif dice < 0.85:
                 change = {"$set": {"v": rng.random()}, "$inc": {"n": 1}}
-                operations.append(UpdateOne({"_id": rng.randrange(inserted)}, change))
+                operations.append(UpdateOne({"_id": rng.choice(present)}, change))
             else:
-                operations.append(DeleteOne({"_id": rng.randrange(inserted)}))
-        collection = client.history[f"c{rng.randrange(D_COLLECTIONS)}"]
-        collection.bulk_write(operations, ordered=False)
+                place = rng.randrange(len(present))
+                present[place], present[-1] = present[-1], present[place]
+                operations.append(DeleteOne({"_id": present.pop()}))
+        # In order: a row may be written, changed and deleted in one batch.
+        client.history[f"c{number}"].bulk_write(operations)
         done += 1_000
     return count
