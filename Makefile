@@ -43,7 +43,8 @@ cluster: bootstrap ## run the cluster tests: agents as processes, and faults
 
 .PHONY: soak
 soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on; SHARDS=2 for a sharded cluster
-	@MINUTES="$(MINUTES)" SEED="$(SEED)" TARGETS="$(TARGETS)" OUTAGE_S="$(OUTAGE_S)" SHARDS="$(SHARDS)" \
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" TARGETS="$(TARGETS)" OUTAGE_S="$(OUTAGE_S)" \
+		FAULTS="$(FAULTS)" SHARDS="$(SHARDS)" \
 		$(PYTHON) -m tests.soak
 
 .PHONY: crash

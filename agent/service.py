@@ -170,16 +170,17 @@ async def _assemble(
     runner = Runner(services, kinds, commands, wakeup, lead_replset=control.replset)
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
+    slicer_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     return Agent(
         heartbeat=heartbeat,
         commands=commands,
         runner=runner,
-        slicer=Slicer(services),
+        slicer=Slicer(services, commands, slicer_wakeup),
         keepers=(BalancerKeeper(services, clock), LeftoverKeeper(services, runner.board)),
         membership=Membership(node, clock),
         key_watch=KeyWatch(services, encryption, condition),
         scheduler=Scheduler(services, lead_replset=control.replset),
-        wakeups=(wakeup, settings_wakeup, limits_wakeup),
+        wakeups=(wakeup, settings_wakeup, limits_wakeup, slicer_wakeup),
         storage_checks=StorageChecks(
             node.id,
             condition,

@@ -10,6 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# As in an agent, and before Motor is imported: agents within this process share its threads, and
+# each that waits for a command holds one. With Motor's own few, answers come a second late.
+os.environ.setdefault("MOTOR_MAX_WORKERS", "48")
+
 import pytest
 
 from tests.support.agents import Agents

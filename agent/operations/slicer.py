@@ -6,7 +6,9 @@ then no slice closes for a long span, but coverage still advances: the run says 
 was missed.
 
 Who slices is decided by the slicer lease of the replica set; backups, other profiles and other
-replica sets have no part in it. Whoever takes over goes on from the last slice on storage that
+replica sets have no part in it. All agents look at the same moments, when settings change, when the
+slicer gives up its lease in order and when a lease lapses, so that the best of them bids first, the
+next a moment later. Whoever takes over goes on from the last slice on storage that
 links to the run, noted in the control database or not, and the oplog itself proves that nothing
 lies between. If it cannot, because the oplog rolled over, or what was archived was rolled back, or
 the replica set was restored, the hole is recorded with its cause and a new run begins.
@@ -26,8 +28,8 @@ from agent.archive.vault import write_for
 from agent.clock import jittered
 from agent.coordination.election import bid_delay_s, rank
 from agent.coordination.lease import HeldLease, hold
+from agent.coordination.wakeup import Wakeup
 from agent.errors import (
-    LeaseLost,
     OplogForked,
     OplogOverrun,
     Superseded,
@@ -35,8 +37,9 @@ from agent.errors import (
     Transient,
 )
 from agent.faults import fault_point
-from agent.mongo.oplog import Position, window_left
+from agent.mongo.oplog import Position
 from agent.operations.archiver import OplogArchiver, Slice
+from agent.operations.arrears import Arrears
 from agent.operations.authenticity import is_own
 from agent.operations.bases import ask_for_base, first_base
 from agent.operations.chains import restore_runs
@@ -46,6 +49,7 @@ from agent.operations.repository import claimed
 from agent.operations.slices import keys_after, read_slice_ref
 from agent.replay.commands import KNOWN
 from agent.storage.base import Storage
+from agent.store.command_queue import CommandQueue
 from agent.wire.leases import slicer_scope
 from agent.wire.nodes import NodeStatus
 from agent.wire.optime import ZERO, OpTime
@@ -61,7 +65,9 @@ OWNER_EVERY_S: Final = 60.0
 LOOK_EVERY_S: Final = 3.0
 """How often an agent that does not slice looks whether it should."""
 LOOK_WHEN_OFF_S: Final = 6.0
-"""The same while slicing is switched off."""
+"""The same while slicing is switched off; being switched on wakes it."""
+LAPSED_S: Final = 0.1
+"""How long after a lease lapses it is looked at."""
 IDLE_SPAN_S: Final = 600.0
 IDLE_SHARD_SPAN_S: Final = 60.0
 """Of one in a sharded cluster: the storage alone, without the control database, shows the others'
@@ -69,8 +75,6 @@ writes as restorable only as far as it shows this one covered."""
 BACK_OFF_S: Final = 10.0
 _RESHAPED: Final = "no backup before it reaches past it: take a new one"
 _REBUILT: Final = frozenset(RESHAPING.values())
-LOW_WINDOW: Final = 0.5
-"""Share of the oplog window left from which on it is warned of."""
 DEFAULT_PRIORITY: Final = 1.0
 """Of nodes that `pitr.priority` does not name, as soon as it names one."""
 
@@ -95,11 +99,15 @@ class _Turn:
 class Slicer:
     """This agent's share in slicing its replica set: `run` is for the agent's task group."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, commands: CommandQueue, wakeup: Wakeup) -> None:
+        """`wakeup` is woken when settings change."""
         self._services = services
+        self._commands = commands
+        self._wakeup = wakeup
+        self._arrears = Arrears(services)
+        self._look_after_s = LOOK_EVERY_S
         self._replset = services.node.replset
         self._idle_span_s = IDLE_SHARD_SPAN_S if services.node.is_sharded else IDLE_SPAN_S
-        self._is_wanted = False
         self._has_run = False
         """Whether this turn got so far that its errors can be told of the run."""
 
@@ -107,28 +115,29 @@ class Slicer:
         """Slice whenever it is this agent's turn, for ever. Errors are recorded on the run and
         tried again: the oplog keeps what could not be stored yet."""
         while True:
+            self._wakeup.clear()
+            self._look_after_s = jittered(LOOK_WHEN_OFF_S)
             try:
                 await self._take_turn()
             except Superseded as error:
                 log.info("slicer.superseded", replset=self._replset, error=str(error))
             except Transient as error:
                 log.warning("slicer.held_up", replset=self._replset, error=str(error))
-                await self._note_error(error)
+                await self._arrears.note(error, is_of_run=self._has_run)
             except TidelogError as error:
                 log.error("slicer.failed", replset=self._replset, error=str(error), hint=error.hint)
-                await self._note_error(error)
+                await self._arrears.note(error, is_of_run=self._has_run)
                 await self._services.clock.sleep(BACK_OFF_S)
-            pause_s = LOOK_EVERY_S if self._is_wanted else LOOK_WHEN_OFF_S
-            await self._services.clock.sleep(jittered(pause_s))
+            await self._wakeup.wait(self._look_after_s)
 
     async def _take_turn(self) -> None:
         services = self._services
         self._has_run = False
         settings, version = await services.settings.read()
-        self._is_wanted = settings.pitr.enabled and settings.storage is not None
-        if not self._is_wanted or await self._is_restoring():
+        if not settings.pitr.enabled or settings.storage is None:
             return
-        if await self._is_out_of_place():
+        self._look_after_s = jittered(LOOK_EVERY_S)
+        if await self._is_restoring() or await self._is_out_of_place() or await self._is_held():
             return
         order = rank(await self._candidates(settings))
         if services.node.id not in order:
@@ -147,6 +156,15 @@ class Slicer:
             await services.runs.note_trouble(self._replset, None)
             self._has_run = True
             await self._slice(_Turn(held, settings, version, storage, run))
+        await self._commands.wake()
+
+    async def _is_held(self) -> bool:
+        """Whether somebody slices; the next look is when that lapses, if nothing renews it."""
+        lease = await self._services.leases.read(slicer_scope(self._replset))
+        if lease is None or lease.owner is None or lease.remaining_s <= 0:
+            return False
+        self._look_after_s = min(self._look_after_s, lease.remaining_s + LAPSED_S)
+        return True
 
     async def _candidates(self, settings: Settings) -> list[NodeStatus]:
         """The agents of this replica set, with `pitr.priority` in place of `backup.priority`."""
@@ -194,14 +212,13 @@ class Slicer:
             if now - began >= span:
                 await archiver.close()
                 began = now
-            if now - looked >= CONTROL_EVERY_S:
+            if now - looked >= CONTROL_EVERY_S or self._wakeup.is_set:
                 looked = now
+                self._wakeup.clear()
                 if not archiver.pending_matters:
-                    turn.run = turn.run.model_copy(
-                        update={"covered_until": archiver.position.optime, "error": None}
-                    )
-                    await self._services.runs.save(turn.run)
-                await self._warn_of_window(turn.run)
+                    await self._note(turn, covered_until=archiver.position.optime, error=None)
+                if (words := await self._arrears.low_window(turn.run)) is not None:
+                    await self._note(turn, error=words)
                 if await self._should_end(turn):
                     await archiver.close()
                     return
@@ -209,6 +226,10 @@ class Slicer:
                 owned = now
                 await claimed(self._services, turn.settings, MAIN, turn.storage)
             await clock.sleep(READ_EVERY_S)
+
+    async def _note(self, turn: _Turn, **changes: OpTime | str | None) -> None:
+        turn.run = turn.run.model_copy(update=changes)
+        await self._services.runs.save(turn.run)
 
     async def _should_end(self, turn: _Turn) -> bool:
         _, version = await self._services.settings.read()
@@ -344,21 +365,3 @@ class Slicer:
             replset=self._replset, start=start, end=max(end, ZERO), cause=cause, message=message
         )
         await self._services.runs.record_gap(gap)
-
-    async def _warn_of_window(self, run: Run) -> None:
-        """Say it while there is time: what is not stored yet must not fall off the oplog."""
-        left = await window_left(self._services.node, run.span.end)
-        if left < LOW_WINDOW:
-            log.warning("oplog.window_low", replset=self._replset, left=f"{left:.0%}")
-
-    async def _note_error(self, error: TidelogError) -> None:
-        try:
-            if not self._has_run:
-                await self._services.runs.note_trouble(self._replset, str(error))
-                return
-            runs = await self._services.runs.runs(self._replset)
-            if runs and runs[-1].node == self._services.node.id:
-                await self._services.runs.save(runs[-1].model_copy(update={"error": str(error)}))
-                await self._warn_of_window(runs[-1])
-        except (Transient, LeaseLost):
-            log.warning("slicer.error_not_noted", replset=self._replset)

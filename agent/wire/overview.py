@@ -114,6 +114,7 @@ class Overview:
             "lag_s": self.covered.lag_s(self.now),
             "error": "; ".join(self.covered.errors()) or None,
             "behind": self.covered.behind(),
+            "gaps": self.covered.gaps_found(),
         }
 
     def running(self) -> list[dict[str, Any]]:

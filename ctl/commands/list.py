@@ -8,10 +8,11 @@ import click
 
 from agent.wire.coverage import Coverage
 from agent.wire.operations import Kind, Operation
+from agent.wire.optime import OpTime
 from agent.wire.places import Places
 from agent.wire.policy_view import next_runs
 from agent.wire.profiles import storage_of
-from ctl.coverage import lines
+from ctl.coverage import lines, rpo_lines
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_restores
 from ctl.options import global_options, remapping_option
@@ -63,9 +64,11 @@ def command(
             await session.runs.runs(),
             await session.runs.gaps(),
             backups,
+            await session.runs.troubles(),
             replsets=(await session.topology()).replsets,
         )
-        result = _backups(chosen, places, covered, full=full, unbacked=unbacked)
+        now = await session.control.now()
+        result = _backups(chosen, places, covered, now, full=full, unbacked=unbacked)
         if places.settings.policy.backups:
             coming = next_runs(places.settings.policy, await session.schedule.read())
             result = _with_runs(result, coming)
@@ -75,7 +78,13 @@ def command(
 
 
 def _backups(
-    backups: list[Backup], places: Places, covered: Coverage, *, full: bool, unbacked: bool
+    backups: list[Backup],
+    places: Places,
+    covered: Coverage,
+    now: OpTime,
+    *,
+    full: bool,
+    unbacked: bool,
 ) -> Result:
     from rich.console import Group
 
@@ -88,12 +97,15 @@ def _backups(
         "on": is_pitr_on,
         "ranges": covered.ranges(unbacked=unbacked),
         "gaps": covered.gaps_found(),
+        "lag_s": covered.lag_s(now),
+        "error": "; ".join(covered.errors()) or None,
     }
     parts: list[RenderableType] = [title("Backup snapshots:")]
     parts.append(snapshot_table(snapshots, backups) if backups else "  none")
     if full:
         parts += [f"  {b.id}: {', '.join(p.replset for p in b.replsets)}" for b in backups]
     parts += ["", f"PITR <{'on' if is_pitr_on else 'off'}>", *lines(covered, unbacked=unbacked)]
+    parts += rpo_lines(covered, now) if is_pitr_on else []
     return Result({"snapshots": snapshots, "pitr": pitr}, Group(*parts))
 
 

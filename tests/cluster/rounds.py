@@ -18,6 +18,7 @@ from tests.cluster.scene import Scene
 from tests.support.chaos import Chaos
 from tests.support.compare import Fingerprint, diff
 from tests.support.ledger import DATABASES, Ledger, Moment
+from tests.support.network import Network
 from tests.support.workload import DEFAULT_WEIGHTS, Workload
 
 WEIGHTS: Mapping[str, float] = {
@@ -41,7 +42,8 @@ class Counts:
     uncertain: int = 0
     restores: int = 0
     documents: int = 0
-    gaps: int = 0
+    slowest_s: float = 0.0
+    """Of the restores."""
     faults: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -50,7 +52,8 @@ class Counts:
         return (
             f"{self.rounds} rounds, {self.actions} actions of the workload, {self.acknowledged} "
             f"acknowledged writes ({self.uncertain} uncertain), {self.restores} restores compared, "
-            f"{self.documents} ledger documents checked, faults: {faults or 'none'}, "
+            f"the slowest in {self.slowest_s:.0f} s, {self.documents} ledger documents checked, "
+            f"faults: {faults or 'none'}, "
             f"{len(self.failures)} failures"
         )
 
@@ -66,6 +69,7 @@ def prove_round(
     rate: float = 60.0,
     targets: int = 2,
     storage_gone_s: float = 20.0,
+    network: Network | None = None,
 ) -> None:
     """Write with this seed for so long, holding still at some moments; then restore to each, and to
     `targets` acknowledged writes between them, in random order. What is not as it was goes to
@@ -94,6 +98,7 @@ def prove_round(
             faults=faults or {},
             calm=ledger.calm,
             storage_gone_s=storage_gone_s,
+            network=network,
         )
         end = time.monotonic() + write_s
         for turn in range(moments):
@@ -107,6 +112,7 @@ def prove_round(
                 held.append(((at.time, at.inc), scene.fingerprint()))
             if turn + 1 < moments:
                 ledger.start()
+        chaos.check_alive()
         counts.actions += workload.stop().total
         counts.acknowledged += ledger.acknowledged
         counts.uncertain += ledger.uncertain
@@ -117,6 +123,8 @@ def prove_round(
         chosen += [(at, None) for at in rng.sample(between, min(targets, len(between)))]
         rng.shuffle(chosen)
         scene.wait_covered(held[-1][0])
+        holes = [gap for gap in scene.gaps() if gap["cause"] != "restored"]
+        counts.failures += [f"seed {seed}: a gap: {gap}" for gap in holes]
         for target, expected in chosen:
             _compare(scene, ledger, seed, target, expected, counts)
     counts.rounds += 1
@@ -131,7 +139,9 @@ def _compare(
     counts: Counts,
 ) -> None:
     where = f"seed {seed}, restored to {at[0]},{at[1]}"
-    done = scene.try_restore("--time", f"{at[0]},{at[1]}", "--queue")
+    began = time.monotonic()
+    done = scene.watch_restore("--time", f"{at[0]},{at[1]}", "--queue")
+    counts.slowest_s = max(counts.slowest_s, time.monotonic() - began)
     if done.status != 0:
         counts.failures.append(f"{where}: {done}")
         return

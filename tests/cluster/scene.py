@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -168,6 +169,22 @@ class Scene:
         self.ctl.ok("config", *(part for one in settings for part in ("--set", one)))
         eventually(self.runs, 40.0, describe=self.agents.log_tails)
 
+    def watch_restore(self, *arguments: str) -> CtlResult:
+        """Restore, however it ends and however long it takes, as long as something moves."""
+        begun = self.ctl.run("restore", *arguments, "-y")
+        if begun.status != 0:
+            return begun
+        op_id = str(begun.value["op_id"])
+        seen, since = None, time.monotonic()
+        while (found := self.operation(op_id))["state"] not in TERMINAL:
+            if (now := _moving(found)) != seen:
+                seen, since = now, time.monotonic()
+            assert time.monotonic() - since < LONG_S, f"it stands still\n{self.describe(op_id)}"
+            time.sleep(0.2)
+        status = 0 if found["state"] == "done" else 1
+        story = self.describe(op_id) if status else ""
+        return CtlResult(begun.arguments, status, begun.stdout, story)
+
     # What was archived
 
     def runs(self) -> list[dict[str, Any]]:
@@ -212,6 +229,14 @@ class Scene:
     def slices(self) -> list[str]:
         """The keys of all slices on the storage."""
         return sorted(key for key in self.listing("slices/"))
+
+
+def _moving(operation: dict[str, Any]) -> Any:
+    """What changes while somebody works on it."""
+    parts = [
+        (part["state"], part.get("epoch"), part.get("progress")) for part in operation["parts"]
+    ]
+    return operation["state"], operation.get("lead_epoch"), parts
 
 
 def moment(document: dict[str, Any]) -> tuple[int, int]:

@@ -71,8 +71,7 @@ def mongos() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def standalone(mongod: Path) -> Iterator[str]:
     home = REAPER.make_directory("tidelog-standalone-")
-    arguments = ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
-    node = MongodNode(mongod, home, arguments, Member())
+    node = MongodNode(mongod, home, ["--wiredTigerCacheSizeGB", "0.25"], Member())
     node.spawn()
     try:
         node.wait_listening(may_move=True)

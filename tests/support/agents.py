@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from tests.support import warm
 from tests.support.eventually import eventually
-from tests.support.mongod import MongodNode, ReplicaSet
+from tests.support.mongod import HERE, Machine, MongodNode, ReplicaSet
 from tests.support.product import command_of, environment
 from tests.support.reaper import REAPER, Child, send_signal
 
@@ -42,8 +42,10 @@ class AgentProcess:
         extra: Mapping[str, str] | None = None,
         uri: str | None = None,
         lead: ReplicaSet | None = None,
+        machine: Machine = HERE,
     ) -> None:
         self.replset = replset
+        self.machine = machine
         self.lead = lead or replset
         """Where its registry is."""
         self.node = node
@@ -86,9 +88,10 @@ class AgentProcess:
             chosen["TIDELOG_FAULTS"] = faults
         command = [*command_of("agent"), "--log-format", "json", *self.arguments]
         env = environment(chosen)
-        if self.is_warm and warm.can_start(command, env):
+        if self.is_warm and not self.machine.enter and warm.can_start(command, env):
             self._process = self._start_warm(command, env)
         else:
+            command = [*self.machine.enter, *command]
             self._process = REAPER.start(command, self.log, environment=env)
         self._end_expected = False
         self._status = None
@@ -194,6 +197,7 @@ class Agents:
         graceful: bool = True,
         lead: ReplicaSet | None = None,
         is_warm: bool = True,
+        machine: Callable[[], Machine] = lambda: HERE,
     ) -> None:
         self._owned = directory is None
         self.directory = directory or Path(gettempdir(), f"tidelog-agents-{token_hex(6)}")
@@ -207,6 +211,7 @@ class Agents:
                 extra=extra,
                 uri=uri_of(replset, node) if uri_of is not None else None,
                 lead=lead,
+                machine=machine(),
             )
             for replset in replsets
             for node in replset.data_nodes

@@ -183,6 +183,7 @@ _SECTIONS: Final[dict[str, Shape]] = {
         "lag_s": "number?",
         "error": "text?",
         "behind": ["text"],
+        "gaps": ["@gap"],
     },
     "running?": [
         {
@@ -307,7 +308,7 @@ COMMANDS: Final[dict[str, Shape]] = {
     "list": (
         {
             "snapshots": ["@snapshot"],
-            "pitr": {"on": "truth", "ranges": ["@range"], "gaps": ["@gap"]},
+            "pitr": {"on": "truth", "ranges": ["@range"], "gaps": ["@gap"], "lag_s": "number?", "error": "text?"},
             "next_runs?": ["@run"],
         },
         [

@@ -30,7 +30,7 @@ from tests.support.workload.runner import mark
 _BATCH: Final = 2_000
 _BATCH_BYTES: Final = 32 << 20
 _STANDALONE: Final = (
-    *("--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"),
+    *("--wiredTigerCacheSizeGB", "0.25"),
     *("--setParameter", "enableTestCommands=1"),
     *("--setParameter", "diagnosticDataCollectionEnabled=false"),
     *("--setParameter", "ttlMonitorEnabled=false"),

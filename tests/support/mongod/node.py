@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.mongod.machine import HERE, Machine
 from tests.support.mongod.options import Member
 from tests.support.mongod.ports import free_port
 from tests.support.reaper import REAPER, send_signal
@@ -28,9 +29,15 @@ class MongodNode:
     """One server. Its data stay when the process goes, so it can be started again."""
 
     def __init__(
-        self, program: Path, directory: Path, arguments: Sequence[str], member: Member
+        self,
+        program: Path,
+        directory: Path,
+        arguments: Sequence[str],
+        member: Member,
+        machine: Machine = HERE,
     ) -> None:
         self.member = member
+        self.machine = machine
         self.port = free_port()
         self.directory = directory
         self.log = directory / "mongod.log"
@@ -44,7 +51,7 @@ class MongodNode:
     @property
     def host(self) -> str:
         """`host:port`, as in the configuration of the set."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.machine.address}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -67,7 +74,8 @@ class MongodNode:
         assert not self.is_running, f"{self!r} runs already"
         data = self.directory / "data"
         data.mkdir(parents=True, exist_ok=True)
-        command = [str(self._program), "--dbpath", str(data), "--port", str(self.port)]
+        command = [*self.machine.enter, str(self._program), "--dbpath", str(data)]
+        command += ["--bind_ip", self.machine.address, "--port", str(self.port), "--nounixsocket"]
         command += ["--logpath", str(self.log), "--logappend", *self._arguments]
         self._process = REAPER.start(command, self.directory / "mongod.out")
 
@@ -80,7 +88,7 @@ class MongodNode:
         """Wait for the port; a fresh node (`may_move`) whose port was snatched takes another."""
         deadline = time.monotonic() + within_s
         tries = _PORT_TRIES
-        while not _accepts(self.port):
+        while not _accepts(self.machine.address, self.port):
             status = None if self._process is None else self._process.poll()
             if status == _PORT_TAKEN and may_move and tries > 0:
                 tries -= 1
@@ -123,6 +131,12 @@ class MongodNode:
         assert self._process is not None
         send_signal(self._process, signal.SIGCONT)
 
+    def epitaph(self) -> str:
+        """What it logged of its own death: fatal and error lines, and the last ones."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        fatal = [line for line in lines if '"s":"F"' in line or "invariant" in line.lower()]
+        return "\n".join([*fatal[-10:], self.log_tail(8)])
+
     def log_tail(self, lines: int = 15) -> str:
         """The end of its log, for messages."""
         text = ""
@@ -137,7 +151,7 @@ class MongodNode:
             self._process = None
 
 
-def _accepts(port: int) -> bool:
+def _accepts(address: str, port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote_plus
 
 from tests.support.mongod.certificates import Certificates
+from tests.support.mongod.machine import HERE, Machine
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class SetOptions:
     election_timeout_ms: int = 2_000
     parameters: Mapping[str, str | int | float] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    machine: Callable[[], Machine] = lambda: HERE
+    """Where its next node runs."""
     cluster_role: Literal["", "configsvr", "shardsvr"] = ""
     """What it is in a sharded cluster; nothing of a cluster where empty."""
 
@@ -95,8 +98,7 @@ def server_arguments(
         "shutdownTimeoutMillisForSignaledShutdown": 100,
         **options.parameters,
     }
-    arguments = ["--replSet", options.name, "--bind_ip", "127.0.0.1", "--nounixsocket"]
-    arguments += ["--oplogSize", str(options.oplog_mb)]
+    arguments = ["--replSet", options.name, "--oplogSize", str(options.oplog_mb)]
     arguments += ["--wiredTigerCacheSizeGB", str(options.cache_gb)]
     for key, value in parameters.items():
         arguments += ["--setParameter", f"{key}={value}"]

@@ -207,7 +207,8 @@ class ReplicaSet:
         for index, member in enumerate(self.options.members):
             home = directory / f"node{index}"
             home.mkdir()
-            self.nodes.append(MongodNode(program, home, arguments, member))
+            machine = self.options.machine()
+            self.nodes.append(MongodNode(program, home, arguments, member, machine))
             self.nodes[-1].spawn()
         for node in self.nodes:
             node.wait_listening(may_move=True)

@@ -59,6 +59,32 @@ def test_a_gap_is_listed_with_its_cause(ctl: Ctl) -> None:
     assert ctl("list", "-o", "json").json["pitr"]["gaps"][0]["cause"] == "oplog rolled over"
 
 
+def test_status_shows_the_latest_gaps(ctl: Ctl) -> None:
+    ctl.world.slice_gaps = [
+        Gap(
+            replset="rs0",
+            start=OpTime(T=BASE.T + n, I=1),
+            end=OpTime(T=BASE.T + n, I=2),
+            cause=GapCause.OVERRUN,
+        )
+        for n in range(5)
+    ]
+    assert len(ctl("status", "-o", "json").json["pitr"]["gaps"]) == 5
+    shown = ctl("status", "-s", "pitr").out
+    assert shown.count("oplog rolled over") == 3
+    assert "2 earlier gaps" in shown
+
+
+def test_list_says_how_far_the_coverage_is_behind_and_why(ctl: Ctl) -> None:
+    is_on = {"pitr": ctl.world.settings.pitr.model_copy(update={"enabled": True})}
+    ctl.world.settings = ctl.world.settings.model_copy(update=is_on)
+    ctl.world.backups = [BACKUP]
+    ctl.world.slice_runs = [run(BASE, END, error="the storage is away; 40% is left")]
+    pitr = ctl("list", "-o", "json").json["pitr"]
+    assert (pitr["lag_s"], pitr["error"]) == (4.0, "rs0: the storage is away; 40% is left")
+    assert "Error: rs0: the storage is away; 40% is left" in ctl("list").out
+
+
 def test_status_says_how_far_the_coverage_is_behind(ctl: Ctl) -> None:
     ctl.world.backups = [BACKUP]
     ctl.world.slice_runs = [run(BASE, END, error="no space left")]

@@ -26,7 +26,13 @@ def _fits(outcome: Outcome) -> None:
 def test_list_as_the_contract_has_it(ctl: Ctl) -> None:
     ctl.world.backups = [backup(NEW), backup(OLD, ns=("a.b",))]
     answer = ctl("list", "-o", "json").json
-    assert answer["pitr"] == {"on": False, "ranges": [], "gaps": []}
+    assert answer["pitr"] == {
+        "on": False,
+        "ranges": [],
+        "gaps": [],
+        "lag_s": None,
+        "error": None,
+    }
     assert [item["name"] for item in answer["snapshots"]] == [OLD, NEW]
     wanted = (
         *("name", "status", "type", "profile", "selective", "base", "restoreTo", "last_write"),
@@ -102,6 +108,7 @@ def test_status_as_the_contract_has_it(ctl: Ctl) -> None:
         "lag_s": None,
         "error": None,
         "behind": [],
+        "gaps": [],
     }
     (item,) = answer["running"]
     assert item["op_id"] == running.id
