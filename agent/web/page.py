@@ -54,7 +54,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters.update(
-        size=size, number=number, duration=duration, moment=moment, utc=_utc, percent=_percent
+        size=size,
+        number=number,
+        duration=duration,
+        moment=moment,
+        utc=_utc,
+        percent=_percent,
     )
     return found
 

@@ -66,6 +66,7 @@ SHARED: Final[dict[str, Shape]] = {
         "op_id": "text",
         "verified": ("@verdict", "null"),
         "proved": ("@verdict", "null"),
+        "replsets?": ["text"],
     },
     "range": {
         "range": {"start": "integer", "end": "integer"},
