@@ -309,7 +309,8 @@ COMMANDS: Final[dict[str, Shape]] = {
     "list": (
         {
             "snapshots": ["@snapshot"],
-            "pitr": {"on": "truth", "ranges": ["@range"], "gaps": ["@gap"], "lag_s": "number?", "error": "text?"},
+            "pitr": {"on": "truth", "ranges": ["@range"], "gaps": ["@gap"], "lag_s": "number?",
+                     "error": "text?"},
             "next_runs?": ["@run"],
         },
         [

@@ -1,0 +1,108 @@
+"""What holds slicing up is noted with what is left of the oplog's window."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.errors import LeaseLost, NodeUnavailable, StorageUnavailable
+from agent.operations import arrears
+from agent.operations.arrears import Arrears
+from agent.operations.context import Services
+from agent.wire.optime import OpTime
+from agent.wire.timelines import Run
+
+NODE = "rs0/h1:27017"
+AWAY = StorageUnavailable("the storage is away")
+
+
+class FakeRuns:
+    """Remembers what is noted."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.known = list(runs)
+        self.troubles: list[str | None] = []
+        self.is_taken_over = False
+
+    async def runs(self, replset: str) -> list[Run]:
+        return [run for run in self.known if run.replset == replset]
+
+    async def save(self, run: Run) -> None:
+        if self.is_taken_over:
+            raise LeaseLost("another agent slices")
+        self.known[-1] = run
+
+    async def note_trouble(self, replset: str, error: str | None) -> None:
+        self.troubles.append(error)
+
+
+def run(**given: Any) -> Run:
+    """A run that this agent writes."""
+    at = OpTime(T=1000, I=1)
+    whole = {"id": "r", "replset": "rs0", "start": at, "end": at, "covered_until": at, "epoch": 1}
+    return Run(**{"node": NODE, **whole, **given})
+
+
+def arrears_of(monkeypatch: pytest.MonkeyPatch, runs: FakeRuns, left: float | Exception) -> Arrears:
+    """Those of an agent of whose oplog's window so much is left."""
+
+    async def window_left(node: object, position: OpTime) -> float:
+        if isinstance(left, Exception):
+            raise left
+        return left
+
+    monkeypatch.setattr(arrears, "window_left", window_left)
+    node = SimpleNamespace(id=NODE, replset="rs0")
+    return Arrears(cast(Services, SimpleNamespace(node=node, runs=runs)))
+
+
+async def test_an_error_of_the_run_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = FakeRuns(run())
+    await arrears_of(monkeypatch, runs, 0.63).note(AWAY, is_of_run=True)
+    assert runs.known[-1].error == "the storage is away; 63% of the oplog's window is left"
+    assert runs.troubles == []
+
+
+async def test_what_keeps_slicing_from_beginning_says_it_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = FakeRuns(run())
+    await arrears_of(monkeypatch, runs, 0.0).note(AWAY, is_of_run=False)
+    assert runs.troubles == ["the storage is away; 0% of the oplog's window is left"]
+    assert runs.known[-1].error is None
+
+
+@pytest.mark.parametrize(
+    ("runs", "left"),
+    [
+        (FakeRuns(), 0.5),
+        (FakeRuns(run(sealed=True)), 0.5),
+        (FakeRuns(run()), NodeUnavailable("the node does not answer")),
+    ],
+    ids=["nothing archived", "restored since", "node away"],
+)
+async def test_where_nothing_is_to_be_continued_only_the_error_is_said(
+    monkeypatch: pytest.MonkeyPatch, runs: FakeRuns, left: float | Exception
+) -> None:
+    await arrears_of(monkeypatch, runs, left).note(AWAY, is_of_run=False)
+    assert runs.troubles == ["the storage is away"]
+
+
+async def test_the_run_of_another_agent_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = FakeRuns(run(node="rs0/h2:27017"))
+    await arrears_of(monkeypatch, runs, 0.5).note(AWAY, is_of_run=True)
+    assert runs.known[-1].error is None
+    taken_over = FakeRuns(run())
+    taken_over.is_taken_over = True
+    await arrears_of(monkeypatch, taken_over, 0.5).note(AWAY, is_of_run=True)
+    assert taken_over.known[-1].error is None
+
+
+async def test_a_low_window_is_told_though_nothing_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = arrears_of(monkeypatch, FakeRuns(), 0.5)
+    assert await enough.low_window(run()) is None
+    low = arrears_of(monkeypatch, FakeRuns(), 0.49)
+    told = await low.low_window(run())
+    assert told == "archiving is behind: 49% of the oplog's window is left"
