@@ -1,7 +1,8 @@
 """Compression and digests, in worker threads: everything here that takes time releases the GIL.
 
 One bounded pool serves the whole process, so that a backup beside PITR cannot use more cores than
-the machine has. Blocks given to it should be 1 MiB or more, else the hop costs more than the work.
+the machine has, and its threads give way to whatever else wants a core. Blocks given to it should
+be 1 MiB or more, else the hop costs more than the work.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -25,7 +28,21 @@ T = TypeVar("T")
 
 DEFAULT_LEVEL: Final = 1
 
-_pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="codec")
+NICENESS: Final = 5
+"""On a host without a core to spare, mongod's threads and the agent's own loop go first: a third of a share, so that
+slices of the oplog are not starved either."""
+
+
+def _give_way() -> None:
+    # On Linux niceness belongs to a thread; elsewhere this would be another process's business.
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid even that
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+_pool = ThreadPoolExecutor(
+    max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="codec", initializer=_give_way
+)
 _local = threading.local()
 
 

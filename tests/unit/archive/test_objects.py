@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from contextlib import suppress
 from typing import Literal
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.archive.codec import Compression, pack_json, unpack_json
+from agent.archive.codec import NICENESS, Compression, in_thread, pack_json, unpack_json
 from agent.archive.objects import fetch, fetch_framed, get_json, put_framed, put_json
 from agent.errors import IntegrityError
 from agent.storage.base import put_bytes
@@ -25,6 +27,15 @@ async def _stored() -> tuple[MemoryStorage, int, str]:
     frames = [await Compression().frame(block) for block in _CONTENT]
     info, digest = await put_framed(storage, KEY, {"kind": "chunk"}, frames)
     return storage, info.size_bytes, digest
+
+
+async def test_threads_that_compress_give_way_to_others_and_the_loop_does_not() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    assert await in_thread(niceness) == max(before, NICENESS)
+    assert niceness() == before
 
 
 async def test_an_object_is_read_back() -> None:
