@@ -29,8 +29,8 @@ T = TypeVar("T")
 DEFAULT_LEVEL: Final = 1
 
 NICENESS: Final = 5
-"""On a host without a core to spare, mongod's threads and the agent's own loop go first: a third of a share, so that
-slices of the oplog are not starved either."""
+"""Where no core is to spare, mongod's threads and the agent's own loop go first; a third of a share
+is left, so that slices of the oplog are not starved."""
 
 
 def _give_way() -> None:
