@@ -27,11 +27,7 @@ from agent.archive.keyring import Keyring
 from agent.archive.vault import keyring_of
 from agent.errors import ConfigError, IntegrityError, ObjectNotFound
 from agent.storage.base import ObjectInfo, Storage, get_bytes, put_bytes
-
-
-async def _each(blocks: list[bytes]) -> AsyncIterator[bytes]:
-    for block in blocks:
-        yield block
+from agent.storage.sources import replayed
 
 
 async def put_framed(
@@ -45,7 +41,7 @@ async def put_framed(
         blocks = assemble(header, frames)
     digest = await in_thread(digest_of, blocks)
     size = sum(len(block) for block in blocks)
-    stored = await storage.put(key, _each(blocks), size_hint=size)
+    stored = await storage.put(key, replayed(blocks), size_hint=size)
     if stored.size_bytes != size:
         raise IntegrityError(f"{key}: {size} bytes were sent and {stored.size_bytes} were stored")
     return stored, digest

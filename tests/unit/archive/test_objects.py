@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from agent.archive.codec import NICENESS, Compression, in_thread, pack_json, unpack_json
 from agent.archive.objects import fetch, fetch_framed, get_json, put_framed, put_json
-from agent.errors import IntegrityError
+from agent.errors import IntegrityError, StorageUnavailable
 from agent.storage.base import put_bytes
 from agent.storage.memory import MemoryObjects, MemoryStorage
+from agent.storage.retrying import RetryingStorage, RetryPolicy
 from tests.support.faulty_storage import FaultyStorage
 
 KEY = "chunks/rs0/bundles/x.bson.zst"
@@ -81,6 +82,18 @@ async def test_a_byte_changed_on_its_way_is_found(verb: Literal["put", "get"]) -
     info, digest = await put_framed(faulty, KEY, {}, [await Compression().frame(b"x" * 99)])
     with pytest.raises(IntegrityError, match="digest differs"):
         await fetch(faulty, KEY, size_bytes=info.size_bytes, sha256=digest)
+
+
+async def test_a_storage_that_fails_for_a_moment_gets_a_chunk_again() -> None:
+    faulty = FaultyStorage(await MemoryStorage.open())
+    faulty.fail("put", StorageUnavailable("no route"))
+    faulty.fail_after("put", StorageUnavailable("reset"), call=1)
+    storage = RetryingStorage(faulty, RetryPolicy(base_delay_s=0.01))
+    frames = [await Compression().frame(block) for block in _CONTENT]
+    info, digest = await put_framed(storage, KEY, {"kind": "chunk"}, frames)
+    _, plain = await fetch_framed(storage, KEY, size_bytes=info.size_bytes, sha256=digest)
+    assert plain == _CONTENT
+    assert [verb for verb, _ in faulty.calls].count("put") > 1
 
 
 async def test_a_storage_that_stores_less_is_not_believed() -> None:
