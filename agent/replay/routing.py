@@ -43,13 +43,19 @@ class Routing:
     """The moment of the restore in the target's cluster time."""
     op_id: str
 
-    def wants(self, namespace: str) -> bool:
-        """Whether the routing of a collection or (without a collection) a database is taken."""
+    def here(self, namespace: str) -> str | None:
+        """The name on the target of a collection or (without a collection) a database whose routing
+        is taken; None where it is not."""
         if not is_users(namespace):
-            return False
+            return None
         if split(namespace)[1]:
-            return self.scope.selection.matches(namespace)
-        return self.scope.selection.matches(f"{namespace}.system.views")
+            return self.scope.name_here(namespace)
+        found = self.scope.name_here(f"{namespace}.system.views")
+        return None if found is None else split(found)[0]
+
+    def wants(self, namespace: str) -> bool:
+        """Whether the routing of a collection or a database is taken."""
+        return self.here(namespace) is not None
 
     def database(self, document: Document) -> Document:
         """A document of `config.databases`."""
@@ -58,12 +64,20 @@ class Routing:
             "timestamp": self.stamp,
             "lastMod": 1,
         }
-        return {**document, "primary": self.shard(document["primary"]), "version": version}
-
-    def collection(self, document: Document) -> Document:
-        """A document of `config.collections`."""
         return {
             **document,
+            "_id": self.here(document["_id"]),
+            "primary": self.shard(document["primary"]),
+            "version": version,
+        }
+
+    def collection(self, document: Document) -> Document:
+        """A document of `config.collections`. That its ranges must not move, a change of structure
+        sets while it is under way."""
+        kept = {key: value for key, value in document.items() if key != "allowMigrations"}
+        return {
+            **kept,
+            "_id": self.here(document["_id"]),
             "uuid": self.uuid(document),
             "timestamp": self.stamp,
             "lastmodEpoch": self._object_id(document["_id"]),
@@ -87,7 +101,13 @@ class Routing:
 
     def tag(self, document: Document) -> Document:
         """A document of `config.tags`."""
-        return document
+        if self.scope.renaming is None:
+            return document
+        return {
+            **document,
+            "_id": self._object_id(document["_id"]),
+            "ns": self.here(document["ns"]),
+        }
 
     def uuid(self, document: Document) -> Binary:
         """The UUID that the collection of a document has on the target."""

@@ -120,6 +120,11 @@ class Scope:
         final = self._target_name(self.final_names[uuid]) or namespace
         return f"{split(final)[0]}.{TEMPORARY}.{uuid.hex()}"
 
+    def name_here(self, namespace: str) -> str | None:
+        """The name on the target of what bears this one at the moment restored to; None for what is
+        not wanted."""
+        return self._target_name(namespace)
+
     def target_uuid(self, uuid: bytes, namespace: str) -> bytes:
         """The UUID that the collection has, or gets, on the target."""
         database, collection = split(self._target_name(namespace) or namespace)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.support.agents import Agents
+from tests.support.cluster_image import misrouted, users_collections
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod import ShardedCluster
 from tests.support.mongod.sharded import ClusterOptions
-from tests.support.sharded_scene import SAME, Seen, furnish
+from tests.support.sharded_scene import SAME, Seen, furnish, make_series, measure
 from tests.support.transfers import (
     DATABASE,
     Moment,
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.timeout(300)
 MOMENTS = int(os.environ.get("TIDELOG_TEST_MOMENTS", "3"))
 """How many random moments are restored to."""
 LONG_S = 180.0
+WEATHER, CLIMATE = "system.buckets.weather", "system.buckets.climate"
+"""Of time series a shard by itself shows the buckets: one a measurement here."""
 
 
 @pytest.fixture
@@ -52,11 +55,13 @@ def ctl(sharded: ShardedCluster, agents: Agents, tmp_path: Path) -> Ctl:
 def test_moments_of_a_busy_cluster(
     sharded: ShardedCluster, agents: Agents, ctl: Ctl, tmp_path: Path
 ) -> None:
-    """Transfers run while it is backed up and archived, collections come, go, change their names
-    and keys, and orphans lie about. Then to random moments, and into another cluster that has other
-    names and one shard more."""
+    """Transfers run while it is backed up and archived, collections (time series, too) come, go,
+    change their names, keys and shards, and orphans lie about. Then to random moments, and into
+    another cluster that has other names and one shard more."""
     ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanMin=0.03")
     furnish(sharded)
+    sharded.create_database("moving", "s0")
+    sharded.client_of("s0")["moving"]["c"].insert_many([{"_id": n} for n in range(20)])
     transfers = Transfers(sharded, accounts=10, threads=3, pause_s=0.01)
     transfers.create()
     with transfers:
@@ -64,6 +69,7 @@ def test_moments_of_a_busy_cluster(
         backup = ctl.ok("backup", "--wait", within_s=LONG_S)
         transfers.wait_for(20)
         _rearrange(sharded)
+        before_move = _move_primary(sharded)
         transfers.wait_for(10)
         with transfers.quiesced():
             moment = max(moment_now(sharded.client_of(name)) for name in ("config", "s0", "s1"))
@@ -84,11 +90,15 @@ def test_moments_of_a_busy_cluster(
         _restore(ctl, backup["name"], chosen if chosen > base else at)
         clients = [sharded.client_of(name) for name in sharded.shards]
         check_moment(check_books(clients), transfers.done, chosen if chosen > base else at)
+    _restore(ctl, backup["name"], before_move)
+    assert not misrouted(sharded)
+    assert _counts(sharded, SAME, "moving", "c") == [20, 0]
     report = _restore(ctl, backup["name"], moment)
     _check(sharded, SAME, seen, transfers, moment)
     warnings = [text for part in report["replsets"] for text in part["warnings"]]
     assert any(text.startswith("20 orphaned documents") for text in warnings), warnings
     _select(sharded, ctl, backup["name"], moment)
+    _rename(sharded, ctl, backup["name"], moment)
     agents.stop()
     with (
         ShardedCluster(ClusterOptions(shards=3, name="b-")) as other,
@@ -99,8 +109,66 @@ def test_moments_of_a_busy_cluster(
         assert "junk" not in other.client_of("s2").list_database_names()
 
 
+def test_moments_amidst_changes_of_structure_are_as_if_they_were_done(
+    sharded: ShardedCluster, agents: Agents, ctl: Ctl
+) -> None:
+    """Renamed on one shard and not yet on the other; in no routing table; dropped from the table
+    and still there; a database half dropped."""
+    ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanMin=0.03")
+    sharded.create_database("app", "s0")
+    for name in ("one", "two", "three"):
+        sharded.shard_collection(f"app.{name}", {"k": 1})
+        sharded.spread(f"app.{name}", "k", [0])
+        for shard, side in (("s0", -1), ("s1", 1)):
+            rows = [{"_id": side * n, "k": side * n} for n in range(1, 11)]
+            sharded.client_of(shard)["app"][name].insert_many(rows)
+    backup = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+    sharded.rename_collection("app.one", "app.two", drop_target=True)
+    sharded.drop_collection("app.three")
+    sharded.drop_database("app")
+    tables = {"ns": "config.collections", "op": "d"}
+    renamed = min(_logged(sharded, name, {"o.renameCollection": "app.one"}) for name in SAME)
+    untabled = _logged(sharded, "config", {**tables, "o._id": "app.one"})
+    dropped = _logged(sharded, "config", {**tables, "o._id": "app.three"})
+    half = _logged(sharded, "config", {**tables, "o._id": "app.two"})
+    _wait_covered(ctl, max(moment_now(sharded.client_of(name)) for name in SAME))
+    for moment, left in (
+        (renamed, {"app.two", "app.three"}),
+        (untabled, {"app.two", "app.three"}),
+        (dropped, {"app.two"}),
+        (half, set()),
+    ):
+        report = _restore(ctl, backup, moment)
+        assert not misrouted(sharded)
+        tabled = {row["_id"]: row for row in users_collections(sharded)}
+        assert set(tabled) == left
+        for name in left:
+            assert _counts(sharded, SAME, *name.split(".")) == [10, 10], (name, moment)
+            assert tabled[name].get("allowMigrations", True)
+        warnings = [text for part in report["replsets"] for text in part["warnings"]]
+        assert any("it was finished, as the cluster would have" in text for text in warnings)
+        for name in SAME:
+            there = set(sharded.client_of(name)["app"].list_collection_names())
+            assert there == {one.partition(".")[2] for one in left}
+    error = ctl.fails(
+        3,
+        "restore",
+        *("--time", f"{renamed[0]},{renamed[1]}", "--base-snapshot", backup),
+        *("--ns", "app.two", "-y", "--wait"),
+        within_s=LONG_S,
+    )
+    assert "app.one was being renamed to app.two" in error
+
+
+def _logged(cluster: ShardedCluster, shard: str, query: dict[str, Any]) -> Moment:
+    """The newest entry of its oplog that matches."""
+    oplog = cluster.client_of(shard)["local"]["oplog.rs"]
+    (entry,) = oplog.find(query).sort("$natural", -1).limit(1)
+    return entry["ts"].time, entry["ts"].inc
+
+
 def test_nothing_is_touched_unless_all_shards_can_be_restored(
-    sharded: ShardedCluster, ctl: Ctl, tmp_path: Path
+    sharded: ShardedCluster, agents: Agents, ctl: Ctl, tmp_path: Path
 ) -> None:
     furnish(sharded)
     name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
@@ -113,6 +181,9 @@ def test_nothing_is_touched_unless_all_shards_can_be_restored(
     assert sharded.client_of("s0")["shop"]["more"].find_one() == {"_id": "later"}
     assert sharded.client_of("s1")["shop"]["plain"].count_documents({}) == 50
     assert list(sharded.config.client()["config"]["collections"].find()) == rows
+    agents.of(sharded.shards["s0"].nodes[0]).terminate()
+    error = ctl.fails(3, "restore", name, "-y", "--wait", within_s=LONG_S)
+    assert "no agent serves the replica set rs-a" in error
 
 
 @pytest.mark.parametrize(
@@ -152,8 +223,7 @@ def test_killed_part_is_gone_on_with(
     found = log.find_one({"kind": "restore"})
     assert found is not None
     assert found["state"] == "done", found["error"]
-    after = Seen(sharded, SAME)
-    assert (after.hashes, after.routing) == (seen.hashes, seen.routing)
+    assert not seen.differences(Seen(sharded, SAME))
     eventually(lambda: sharded.balancer_setting() == setting, 20.0)
 
 
@@ -172,6 +242,27 @@ def _rearrange(cluster: ShardedCluster) -> None:
     cluster.hold_range_deletions("s0", on=True)
     cluster.move_range("late.d", "s1", {"k": 40}, {"k": 60})
     cluster.client_of("s1")["late"]["d"].insert_one({"_id": "moved", "k": 45})
+    measure(cluster, "shop.weather", "s0", 10)
+    make_series(cluster, "shop.gone")
+    cluster.drop_collection("shop.gone")
+    make_series(cluster, "shop.climate")
+
+
+def _move_primary(cluster: ShardedCluster) -> Moment:
+    """Answers a moment at which both shards have what moves."""
+    cluster.move_primary("moving", "s1")
+    oplog = cluster.config.client()["local"]["oplog.rs"]
+    moved = {"ns": "config.databases", "op": "u", "o2._id": "moving"}
+    (entry,) = oplog.find({**moved, "o.diff.u.primary": "s1"}).sort("$natural", -1).limit(1)
+    return entry["ts"].time, entry["ts"].inc - 1
+
+
+def _counts(
+    cluster: ShardedCluster, names: dict[str, str], database: str, collection: str
+) -> list[int]:
+    """How many documents each shard has."""
+    clients = [cluster.client_of(name) for name in names.values()]
+    return [client[database][collection].count_documents({}) for client in clients]
 
 
 def _wait_covered(ctl: Ctl, moment: Moment) -> None:
@@ -198,12 +289,13 @@ def _check(
     """`names` are those of the shards here, by what they were."""
     present = check_books(cluster.client_of(name) for name in cluster.shards)
     check_moment(present, transfers.done, moment)
-    now = Seen(cluster, names)
-    assert now.hashes == seen.hashes
-    assert now.routing == seen.routing
+    assert not seen.differences(Seen(cluster, names))
     # The donor's orphans of that moment are not there, and nothing that was moved is lost.
-    left = [cluster.client_of(names[s])["late"]["d"].count_documents({}) for s in ("s0", "s1")]
-    assert left == [80, 21]
+    assert not misrouted(cluster)
+    assert _counts(cluster, names, "late", "d") == [80, 21]
+    assert _counts(cluster, names, "moving", "c") == [0, 20]
+    assert _counts(cluster, names, "shop", WEATHER) == [80, 40]
+    assert _counts(cluster, names, "shop", CLIMATE) == [40, 40]
     for name in names.values():
         known = cluster.client_of(name).admin.command({"getShardVersion": "late.d"})
         row = cluster.routing("late.d")
@@ -229,6 +321,27 @@ def _select(cluster: ShardedCluster, ctl: Ctl, backup: str, moment: Moment) -> N
     assert info["info"]["uuid"] == again["uuid"]
     assert cluster.routing(f"{DATABASE}.accounts") == before
     assert accounts.find_one({"_id": 0, "kept": True}) is not None
+
+
+def _rename(cluster: ShardedCluster, ctl: Ctl, backup: str, moment: Moment) -> None:
+    """Collections beside their originals, sharded as they were, in a database that is not there."""
+    before = Seen(cluster, SAME)
+    for name in ("again", "weather"):
+        wanted = ("--ns-from", f"shop.{name}", "--ns-to", f"copy.{name}")
+        _restore(ctl, backup, moment, *wanted)
+    after = Seen(cluster, SAME)
+    assert not misrouted(cluster)
+    assert after.hashes == before.hashes
+    assert cluster.database("copy")["primary"] == "s1"
+    for name in (WEATHER, "again"):
+        assert _counts(cluster, SAME, "copy", name) == _counts(cluster, SAME, "shop", name)
+        key, uuid, ranges = before.routing[f"shop.{name}"]
+        copied = after.routing[f"copy.{name}"]
+        assert (copied[0], copied[2]) == (key, ranges)
+        assert copied[1] != uuid
+    wanted = ("--ns-from", "shop.plain", "--ns-to", f"{DATABASE}.plain")
+    error = ctl.fails(3, "restore", backup, *wanted, "-y", "--wait", within_s=LONG_S)
+    assert f"the primary shard of the database {DATABASE} is s0 here and s1 in the backup" in error
 
 
 def _elsewhere(cluster: ShardedCluster, store: Path, backup: str, moment: Moment) -> None:

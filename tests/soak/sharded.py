@@ -31,6 +31,8 @@ from tests.support.shard_chaos import RESTORE_FAULTS, SHARD_FAULTS, ShardChaos
 from tests.support.transfers import Moment, Transfers, check_books, check_moment, moment_now
 from tests.support.upheaval import Upheaval
 
+SLOW_S: Final = 60.0
+"""What takes longer is told of, with the agents' logs."""
 OVER_S: Final = 300.0
 """How long an operation may take that is hit by a fault."""
 _TERMINAL: Final = frozenset({"done", "failed", "cancelled"})
@@ -157,7 +159,10 @@ class _Round:
         self._rng.shuffle(targets)
         for at, image in targets:
             try:
-                self._restore(ctl, chaos, backup["name"], at)
+                took_s = self._restore(ctl, chaos, backup["name"], at)
+                if took_s > SLOW_S:
+                    self._say(f"  seed {self._seed} to {at}: {took_s:.0f} s, {chaos.where[-1:]}")
+                    self._keep_logs(agents, at)
                 self._compare(transfers, at, image)
             except (AssertionError, PyMongoError) as error:
                 story = f"{chaos.where[-3:]}, {upheaval.steps}"
@@ -225,7 +230,7 @@ class _Round:
 
         eventually(covered, 120.0, every_s=0.5, describe=agents.log_tails)
 
-    def _restore(self, ctl: Ctl, chaos: ShardChaos, backup: str, at: Moment) -> None:
+    def _restore(self, ctl: Ctl, chaos: ShardChaos, backup: str, at: Moment) -> float:
         started = time.monotonic()
         wanted = ("--time", f"{at[0]},{at[1]}", "--base-snapshot", backup, "--queue")
         op_id = str(ctl.ok("restore", *wanted, "-y")["op_id"])
@@ -236,7 +241,9 @@ class _Round:
         assert found["state"] == "done", f"the restore: {found['error']}"
         for one in self._cluster.sets:
             one.wait_healthy(90.0)
-        self._sums.slowest_s = max(self._sums.slowest_s, time.monotonic() - started)
+        took_s = time.monotonic() - started
+        self._sums.slowest_s = max(self._sums.slowest_s, took_s)
+        return took_s
 
     def _keep_logs(self, agents: Agents, at: Moment) -> None:
         """What the agents wrote, beside the repositories, for whoever looks into a failure."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from tests.support.cluster_image import ClusterImage
 from tests.support.mongod import ShardedCluster
 from tests.support.transfers import DATABASE
 
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SAME = {"s0": "s0", "s1": "s1"}
 """The shards here by what they were: nothing was renamed."""
 
@@ -27,3 +30,21 @@ def furnish(cluster: ShardedCluster) -> None:
         cluster.shard_collection(f"shop.{name}", {"k": 1})
         shop[name].insert_many([{"_id": n, "k": n, "j": n} for n in range(50)])
     shop["refined"].create_index([("k", 1), ("j", 1)])
+    make_series(cluster, "shop.weather")
+
+
+def make_series(cluster: ShardedCluster, namespace: str) -> None:
+    """A sharded time series with measurements on the first two shards."""
+    database, _, name = namespace.partition(".")
+    options = {"timeseries": {"timeField": "t", "metaField": "m"}}
+    cluster.shard_collection(namespace, {"m": 1}, **options)
+    cluster.spread(f"{database}.system.buckets.{name}", "meta", [100])
+    for number, shard in enumerate(("s0", "s1")):
+        measure(cluster, namespace, shard, 100 * number)
+
+
+def measure(cluster: ShardedCluster, namespace: str, shard: str, first: int) -> None:
+    """Measurements of five sources, the first with this number, on one shard."""
+    database, _, name = namespace.partition(".")
+    rows = [{"t": _EPOCH + timedelta(hours=n), "m": first + n % 5, "v": n} for n in range(40)]
+    cluster.client_of(shard)[database][name].insert_many(rows)

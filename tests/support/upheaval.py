@@ -4,9 +4,12 @@ dropped and created anew under another key, time series among them. By a seed, o
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+from pymongo.errors import BulkWriteError, WriteError
 
 from tests.support.mongod import ShardedCluster
 
@@ -14,6 +17,7 @@ DATABASE: Final = "shop"
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _NAMES: Final = ("one", "two", "three", "four")
 _ROWS: Final = 40
+_STATUS_NOT_KNOWN: Final = "13388"
 
 
 class Upheaval:
@@ -84,7 +88,7 @@ class Upheaval:
             # Below 100 is the first shard's, the rest the second's.
             rows = [{"t": at, "meta": 100 * number + n % 5, "v": n} for n in range(_ROWS)]
             if number < 2:
-                self._client(shard)[name].insert_many(rows)
+                self._put(shard, name, rows)
 
     def _drop_series(self) -> str:
         name = self._rng.choice(sorted(self._series))
@@ -98,7 +102,7 @@ class Upheaval:
         for name in sorted(self._series):
             self._measure(name)
         home = list(self._cluster.shards)[-1]
-        self._client(home)["plain"].update_many({}, {"$inc": {"n": 1}})
+        self._look(lambda: self._client(home)["plain"].update_many({}, {"$inc": {"n": 1}}))
         return "fill"
 
     def _insert(self, name: str) -> None:
@@ -114,7 +118,24 @@ class Upheaval:
             own = [c for c in chunks if c["shard"] == shard]
             there = [row for row in rows if any(_holds(chunk, key, row[key]) for chunk in own)]
             if there:
-                self._client(shard)[name].insert_many(there)
+                self._put(shard, name, there)
+
+    def _put(self, shard: str, name: str, rows: list[dict[str, Any]]) -> None:
+        self._look(lambda: self._client(shard)[name].insert_many(rows))
+
+    def _look(self, write: Callable[[], Any]) -> None:
+        """Write; again where a new primary has yet to look whether the collection is sharded, as a
+        router would. Such a refusal comes before anything is written."""
+        for _ in range(100):
+            try:
+                write()
+            except (BulkWriteError, WriteError) as error:
+                if _STATUS_NOT_KNOWN not in str(error):
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+        raise AssertionError("the shard does not look at its routing")
 
     def _drop(self) -> str:
         name = self._rng.choice(sorted(self._keys))

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import bson
 
+from agent.archive.codec import in_thread
 from agent.archive.manifest import CollectionEntry
-from agent.errors import ConfigError, Refused
+from agent.errors import Refused
 from agent.mongo.raw import documents
 from agent.operations.context import Services
 from agent.operations.restore.plan import Plan
-from agent.operations.restore.reading import pieces, slice_entries
+from agent.operations.restore.reading import frames, pieces, slice_entries
 from agent.operations.restore.selecting import scope_of
 from agent.replay.entries import INSERT, entries
 from agent.replay.routing import is_users
+from agent.replay.unfinished import Change, Coordinators, Unfinished
 from agent.storage.base import Storage
+from agent.wire.namespaces import split
+from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
 
-_SHARDS = b"config.shards"
+LOOK_BACK_S: Final = 900
+"""How long before the moment restored to the beginning of a change of structure is looked for; they
+take less than a second unless a shard is down."""
+_SHARDS: Final = b"config.shards"
 
 
 async def check_cluster(
@@ -29,15 +36,10 @@ async def check_cluster(
     plans: Mapping[str, Plan],
 ) -> None:
     """Nothing moves in the target, and the backup knows every shard of the moment restored to.
-    Raises `Refused`, `ConfigError`."""
+    Raises `Refused`."""
     config = next((plan for plan in plans.values() if plan.target.is_config), None)
     if config is None:
         return
-    if spec.ns_from is not None:
-        raise ConfigError(
-            "--ns-from and --ns-to do not work on a sharded cluster",
-            hint="restore under the old name with --ns, then rename it",
-        )
     moving = await services.cluster.migrations() + await services.cluster.resharding()
     if moving:
         raise Refused(
@@ -69,17 +71,46 @@ async def _check_shards(storage: Storage, config: Plan) -> None:
                     )
 
 
+async def find_unfinished(
+    storage_of: Callable[[Plan], Storage], spec: RestoreSpec, plans: Mapping[str, Plan]
+) -> list[Unfinished]:
+    """Changes of structure that were under way at the moment restored to, from the newest slices
+    of each shard. Raises `Refused` where a restore of a part would have to finish one."""
+    found: list[Unfinished] = []
+    for plan in plans.values():
+        coordinators = Coordinators(plan.until)
+        since = OpTime(T=plan.until.T - LOOK_BACK_S, I=0)
+        for item in plan.slices:
+            if item.end > since and plan.target.shard is not None:
+                async for frame in frames(storage_of(plan), item):
+                    await in_thread(coordinators.read, frame)
+        found += coordinators.found()
+    if not spec.is_selective:
+        return found
+    scope = scope_of(spec, next(iter(plans.values())))
+    for change in found:
+        is_database = change.change is Change.DROP_DATABASE
+        names = [f"{change.namespace}.system.views" if is_database else change.namespace, change.to]
+        if any(scope.name_here(name) is not None for name in filter(None, names)):
+            raise Refused(
+                f"{change} at {plan.until}, on some shards and not yet on others",
+                hint=f"restore to a moment before {change.began_at}, or all of the backup",
+            )
+    return []
+
+
 async def _check_primaries(
     services: Services, storage: Storage, spec: RestoreSpec, config: Plan
 ) -> None:
     """A database that is there already keeps its primary shard; what is restored into it and is
     not sharded must come to the same one."""
     here = await services.cluster.routing.primaries()
-    selection = scope_of(spec, config).selection
+    scope = scope_of(spec, config)
     for row in await _base_databases(storage, config):
-        name = str(row["_id"])
-        if not is_users(name) or not selection.matches(f"{name}.system.views"):
+        found = scope.name_here(f"{row['_id']}.system.views") if is_users(row["_id"]) else None
+        if found is None:
             continue
+        name = split(found)[0]
         wanted = config.shards.get(row["primary"])
         if name in here and here[name] != wanted:
             raise Refused(

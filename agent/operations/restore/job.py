@@ -15,6 +15,7 @@ from agent.operations.restore.pace import Pace
 from agent.operations.restore.state import StateKeeper
 from agent.replay.catalogue import Catalogue
 from agent.replay.scope import Scope
+from agent.replay.unfinished import Unfinished
 from agent.storage.base import Storage
 from agent.wire.namespaces import TEMPORARY
 from agent.wire.operations import Progress
@@ -96,6 +97,8 @@ class Job:
     scope: Scope
     catalogue: Catalogue
     pace: Pace
+    unfinished: tuple[Unfinished, ...] = ()
+    """Changes of a sharded cluster's structure that were under way at the moment restored to."""
     tally: Tally = field(default_factory=Tally)
 
     async def committed(self) -> None:

@@ -14,14 +14,16 @@ from typing import Any, Final
 
 from agent.archive.manifest import SliceRef
 from agent.errors import ConfigError
+from agent.operations.backup.agreement import check_served
 from agent.operations.balancing import keep_still, let_go
 from agent.operations.context import LeadContext, PartContext, Services
 from agent.operations.copies import known_backup, opened, profile_of
 from agent.operations.removal.plan import check_not_doomed
 from agent.operations.restore.assigning import assign
 from agent.operations.restore.catalogue import base_catalogue
-from agent.operations.restore.cluster import check_cluster
+from agent.operations.restore.cluster import check_cluster, find_unfinished
 from agent.operations.restore.deciding import EVIDENCE, pin_evidence
+from agent.operations.restore.ending import UNFINISHED
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.plan import (
     Plan,
@@ -68,6 +70,8 @@ class RestoreKind:
         async with sources(services, settings, profile, spec) as found:
             plans = await make_plans(services, found, spec, topology)
             if not spec.dry_run:
+                if topology.is_sharded:
+                    await check_served(lead, topology.replsets)
                 timeouts = settings.restore.timeouts or settings.backup.timeouts
                 await keep_still(services, operation.id, within_s=timeouts.balancer_stop)
             first = next(iter(plans.values()))
@@ -85,6 +89,8 @@ class RestoreKind:
             if topology.is_sharded:
                 # All parts have to look at the same slices.
                 chosen[EVIDENCE] = await pin_evidence(found.all, first)
+                unfinished = await find_unfinished(found.of, spec, plans)
+                chosen[UNFINISHED] = [change.to_binary() for change in unfinished]
         await services.operations.merge_result(operation.id, lead.lease.epoch, chosen)
         return [] if spec.dry_run else sorted(plans)
 

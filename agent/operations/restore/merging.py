@@ -25,6 +25,7 @@ from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed
 from agent.operations.restore.job import Job
 from agent.replay.routing import KEPT_SETTINGS, Routing, is_users
 from agent.replay.scope import routing_copy
+from agent.replay.unfinished import Change, rolled_forward, tags_forward
 from agent.wire.namespaces import split
 
 Document = dict[str, Any]
@@ -48,11 +49,13 @@ async def merge_routing(job: Job, shards: Mapping[str, str]) -> None:
     if "config.collections" not in copies:
         raise RestoreFailed("the backup of the config servers holds no routing tables")
     here = {row["_id"]: row["primary"] for row in await _all(job, "config.databases")}
+    gone = {c.namespace for c in job.unfinished if c.change is Change.DROP_DATABASE}
     coming = [row for row in await _copied(job, "databases") if routing.wants(row["_id"])]
+    coming = [row for row in coming if row["_id"] not in gone]
     _check_primaries(routing, here, coming)
     await clear_routing(job)
     if not job.scope.is_full:
-        coming = [row for row in coming if row["_id"] not in here]
+        coming = [row for row in coming if routing.here(row["_id"]) not in here]
     job.check()
     await put(job.node, "config.databases", [routing.database(row) for row in coming])
     await _put_collections(job, routing)
@@ -66,11 +69,11 @@ def _check_primaries(routing: Routing, here: Mapping[str, str], coming: list[Doc
     if routing.scope.is_full:
         return
     for row in coming:
-        wanted = routing.shard(row["primary"])
-        if here.get(row["_id"], wanted) != wanted:
+        wanted, name = routing.shard(row["primary"]), str(routing.here(row["_id"]))
+        if here.get(name, wanted) != wanted:
             raise RestoreFailed(
-                f"the primary shard of the database {row['_id']} is {here[row['_id']]} here and "
-                f"{wanted} in the backup",
+                f"the primary shard of the database {name} is {here[name]} here and {wanted} in "
+                "the backup",
                 hint="move it with movePrimary, or drop the database, and restore again",
             )
 
@@ -96,7 +99,7 @@ async def clear_routing(job: Job) -> None:
 async def _put_collections(job: Job, routing: Routing) -> None:
     taken: dict[bytes, str] = {}
     found: list[Document] = []
-    for row in await _copied(job, "collections"):
+    for row in rolled_forward(await _copied(job, "collections"), job.unfinished):
         # A collection that was dropped leaves no document since 5.0; older ones are marked.
         if routing.wants(row["_id"]) and not row.get("dropped"):
             taken[bytes(row["uuid"])] = row["_id"]
@@ -125,7 +128,8 @@ async def _prove_ranges(job: Job, collection: Document) -> None:
 
 
 async def _put_tags(job: Job, routing: Routing) -> None:
-    rows = [row for row in await _copied(job, "tags") if routing.wants(row["ns"])]
+    rows = tags_forward(await _copied(job, "tags"), job.unfinished)
+    rows = [row for row in rows if routing.wants(row["ns"])]
     job.check()
     await put(job.node, "config.tags", [routing.tag(row) for row in rows])
     zones = {row["tag"] for row in rows}

@@ -67,8 +67,10 @@ class OplogReplayKind:
             raise ConfigError(f"the span from {spec.start} to {spec.end} is empty")
         if lead.services.cluster.is_sharded:
             raise Refused(
-                "oplog-replay works on replica sets, and this is a sharded cluster",
-                hint="restore a backup to a moment with 'ctl restore --time'",
+                "oplog-replay works on replica sets, and this is a sharded cluster: transactions"
+                " over shards that had begun before the span, and routing tables that changed in"
+                " it, cannot be applied to live data",
+                hint="restore a backup to the end of the span with 'ctl restore --time'",
             )
         target = lead.services.node.replset
         storage = await lead.services.open_storage(lead.settings, MAIN)

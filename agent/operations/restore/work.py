@@ -27,6 +27,7 @@ from agent.operations.context import PartContext
 from agent.operations.restore.catalogue import base_catalogue
 from agent.operations.restore.creating import create_all
 from agent.operations.restore.deciding import EVIDENCE, Evidence
+from agent.operations.restore.ending import finish_changes, unfinished_of
 from agent.operations.restore.finishing import (
     build_indexes,
     clean_up,
@@ -186,6 +187,7 @@ class RestoreWork:
             return
         await self._together(Stage.ROUTED, of=self._config_replset())
         tables = self._part.services.cluster.routing
+        await finish_changes(job)
         await look_again(job, tables)
         await keep_own(job, tables, shard)
         await job.committed()
@@ -281,6 +283,7 @@ class RestoreWork:
             scope=scope,
             catalogue=base_catalogue(self._plan.manifest, scope),
             pace=Pace(node, self._part.services.clock, self._part.services.governor),
+            unfinished=unfinished_of(self._part.operation),
             tally=self._tally,
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from bson import Int64
+from bson import Int64, Timestamp
 from bson.binary import Binary, UuidRepresentation
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure, PyMongoError
@@ -76,6 +76,25 @@ class CrossShardSession:
         listed = [{"shardId": shard} for shard in participants]
         order = {"coordinateCommitTransaction": 1, "participants": listed, **fields}
         return self._send(participants[0], "admin", order)
+
+    def prepare(self) -> Timestamp:
+        """Prepare on all participants, as a coordinator would; the least timestamp at which the
+        transaction may commit."""
+        fields = {"txnNumber": self.number, "autocommit": False, "writeConcern": {"w": "majority"}}
+        found: list[Timestamp] = [
+            self._send(shard, "admin", {"prepareTransaction": 1, **fields})["prepareTimestamp"]
+            for shard in self.participants
+        ]
+        return max(found)
+
+    def carry_out(self, at: Timestamp | None) -> None:
+        """Commit what is prepared, at this timestamp, or abort it; without a coordinator."""
+        participants, self.participants = self.participants, []
+        order: dict[str, Any] = {"abortTransaction": 1}
+        if at is not None:
+            order = {"commitTransaction": 1, "commitTimestamp": at}
+        for shard in participants:
+            self._send(shard, "admin", {**order, "txnNumber": self.number, "autocommit": False})
 
     def abort(self) -> None:
         """Abort on all participants; one that aborted by itself or is gone is left."""

@@ -173,6 +173,12 @@ class ShardedCluster:
         assert found is not None, f"no database {name}"
         return found
 
+    def move_primary(self, name: str, to: str) -> None:
+        """`movePrimary`: another shard becomes the primary, and takes what is not sharded."""
+        entry = self.database(name)
+        order = {"_shardsvrMovePrimary": name, "to": to, "databaseVersion": entry["version"]}
+        self.client_of(entry["primary"]).admin.command({**order, "writeConcern": _MAJORITY})
+
     def shard_collection(self, namespace: str, key: Mapping[str, Any], **options: Any) -> None:
         """Create a sharded collection with one chunk on the primary shard (hashed: on all)."""
         if "hashed" in key.values():
