@@ -1,5 +1,5 @@
-"""Thousands of transactions over two shards in flight at the moment restored to: each is there on
-both shards or on none, whatever its entries say where."""
+"""A thousand (TIDELOG_TEST_TRANSACTIONS) transactions over two shards in flight at the moment
+restored to: each is there on both shards or on none, whatever its entries say where."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.mongod.crossing import CrossShardSession
 
 pytestmark = pytest.mark.timeout(600)
 
-IN_FLIGHT = int(os.environ.get("TIDELOG_TEST_TRANSACTIONS", "2000"))
+IN_FLIGHT = int(os.environ.get("TIDELOG_TEST_TRANSACTIONS", "1000"))
 SIDES = {"s0": -1, "s1": 1}
 """Of the key, by shard."""
 LONG_S = 300.0
