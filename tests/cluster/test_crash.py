@@ -176,9 +176,6 @@ class _Stage:
         moments = [one["requested_at"] for one in operations.find(asked).sort("requested_at", 1)]
         minutes = (moments[-1] - moments[0]).total_seconds() / 60
         assert len(moments) <= minutes + 2, moments
-        remembered = self._schedule()
-        assert remembered is not None
-        assert remembered["op_id"], remembered
 
     def check_whole(self) -> None:
         """Nothing is stuck, nothing is left, and what is published is whole."""

@@ -26,9 +26,35 @@ MAY_CANCEL = {"agent/service.py", "agent/coordination/lease.py"}
 MAY_CATCH_ALL = {"agent/operations/machine.py", "agent/service.py", "ctl/__main__.py"}
 MAY_READ_WALL_CLOCK = {"agent/clock.py", "agent/log.py"}
 
-LOOSE_TASKS = {
-    f"asyncio.{name}" for name in ("create_task", "ensure_future", "gather", "get_event_loop")
+MAY_SHIELD = {"agent/operations/exporting/directory.py", "agent/operations/scratch/server.py"}
+"""They clear a directory away, in a thread, which cannot be cancelled anyway."""
+MAY_STAY = {"agent/storage/multipart.py": "an upload is aborted though its task is cancelled again"}
+"""Where a cancellation is caught and not raised again at once, and why."""
+ENDLESS = {
+    "agent/service.py": "until the agent is asked to stop",
+    "agent/coordination/settings_watch.py": "a wake-up polls",
+    "agent/coordination/storage_checks.py": "for the next question, as long as the agent runs",
+    "agent/pipeline/channel.py": "between tasks of one group, which end together",
+    "agent/operations/restore/replaying.py": "between tasks of one group, which end together",
+    "agent/operations/backup/journal.py": "between tasks of one group, which end together",
+    "agent/operations/scratch/server.py": "`watched` ends it; after a kill there is a deadline",
 }
+"""Where a wait has no deadline of its own, and what ends it."""
+
+LOOSE_TASKS = {
+    f"asyncio.{name}"
+    for name in (
+        "create_task",
+        "ensure_future",
+        "gather",
+        "get_event_loop",
+        "as_completed",
+        "run_coroutine_threadsafe",
+    )
+}
+WAITS = {"wait", "get", "join", "communicate"}
+"""What blocks until something comes, when it is awaited without an argument; `get` of queues."""
+DEADLINES = {"asyncio.timeout", "asyncio.timeout_at"}
 QUEUES = {
     f"{module}.{name}"
     for module in ("asyncio", "queue")
@@ -121,15 +147,94 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def tasks_belong_to_a_group(module: Module) -> Iterator[Violation]:
+    groups = set(_task_groups(module))
     for node in ast.walk(module.tree):
-        of_loop = (
+        is_loose = (
             isinstance(node, ast.Attribute)
             and node.attr == "create_task"
-            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value) not in groups
         )
-        if of_loop or module.meaning(node) in LOOSE_TASKS:
+        shields = module.meaning(node) == "asyncio.shield" and module.path not in MAY_SHIELD
+        if is_loose or shields or module.meaning(node) in LOOSE_TASKS:
             name = ast.unparse(node) if isinstance(node, ast.expr) else ""
             yield Violation(module.path, _line(node), f"{name}: start tasks in a TaskGroup only")
+
+
+def _task_groups(module: Module) -> Iterator[str]:
+    """Names of task groups: entered, or given as an argument that says so."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.AsyncWith):
+            for item in node.items:
+                entered = item.context_expr
+                if (
+                    isinstance(entered, ast.Call)
+                    and module.meaning(entered.func).endswith("TaskGroup")
+                    and item.optional_vars is not None
+                ):
+                    yield ast.unparse(item.optional_vars)
+        elif (
+            isinstance(node, ast.arg)
+            and node.annotation is not None
+            and module.meaning(node.annotation) == "asyncio.TaskGroup"
+        ):
+            yield node.arg
+
+
+def cancellation_goes_on(module: Module) -> Iterator[Violation]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            names = {module.meaning(kind) for kind in caught}
+            if "asyncio.CancelledError" in names:
+                is_kept = _raises_again(node)
+            elif "BaseExceptionGroup" in names:
+                is_kept = any(isinstance(inner, ast.Raise | ast.Return) for inner in ast.walk(node))
+            else:
+                continue
+        elif isinstance(node, ast.Call) and module.meaning(node.func) == "contextlib.suppress":
+            is_kept = all(module.meaning(kind) != "asyncio.CancelledError" for kind in node.args)
+        else:
+            continue
+        if not is_kept and module.path not in MAY_STAY:
+            yield Violation(
+                module.path, node.lineno, "swallows a cancellation: clean up and raise it again"
+            )
+
+
+def waits_have_a_deadline(module: Module) -> Iterator[Violation]:
+    if module.path in ENDLESS:
+        return
+    within = {
+        id(inner)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.AsyncWith) and _sets_deadline(module, node)
+        for inner in ast.walk(node)
+    }
+    has_queues = any(module.meaning(node) in QUEUES for node in ast.walk(module.tree))
+    blocking = WAITS if has_queues else WAITS - {"get", "join"}
+    for node in ast.walk(module.tree):
+        waits = (
+            isinstance(node, ast.Await)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+            and node.value.func.attr in blocking
+            and not node.value.args
+            and not node.value.keywords
+        )
+        if waits and id(node) not in within:
+            yield Violation(
+                module.path,
+                _line(node),
+                f"{ast.unparse(node)}: within asyncio.timeout, or say in ENDLESS what ends it",
+            )
+
+
+def _sets_deadline(module: Module, node: ast.AsyncWith) -> bool:
+    return any(
+        isinstance(item.context_expr, ast.Call)
+        and module.meaning(item.context_expr.func) in DEADLINES
+        for item in node.items
+    )
 
 
 def tasks_are_cancelled_in_two_places(module: Module) -> Iterator[Violation]:
@@ -258,6 +363,8 @@ def names_say_something(module: Module) -> Iterator[Violation]:
 
 RULES: tuple[Rule, ...] = (
     tasks_belong_to_a_group,
+    cancellation_goes_on,
+    waits_have_a_deadline,
     tasks_are_cancelled_in_two_places,
     queues_are_bounded,
     only_edges_catch_everything,
@@ -329,6 +436,26 @@ BROKEN: list[tuple[Rule, str]] = [
     (tasks_belong_to_a_group, "from asyncio import ensure_future as start\nstart(f())"),
     (tasks_belong_to_a_group, "import asyncio\nasyncio.get_event_loop()"),
     (tasks_belong_to_a_group, "import asyncio\nasyncio.get_running_loop().create_task(f())"),
+    (tasks_belong_to_a_group, "loop.create_task(f())"),
+    (tasks_belong_to_a_group, "import asyncio\nawait asyncio.shield(f())"),
+    (tasks_belong_to_a_group, "import asyncio\nfor each in asyncio.as_completed(all):\n    pass"),
+    (
+        cancellation_goes_on,
+        "import asyncio\ntry:\n    await f()\nexcept asyncio.CancelledError:\n    pass",
+    ),
+    (
+        cancellation_goes_on,
+        "from asyncio import CancelledError\ntry:\n    f()\nexcept (OSError, CancelledError):\n"
+        "    g()",
+    ),
+    (
+        cancellation_goes_on,
+        "import asyncio, contextlib\nwith contextlib.suppress(asyncio.CancelledError):\n    f()",
+    ),
+    (cancellation_goes_on, "try:\n    f()\nexcept BaseExceptionGroup:\n    pass"),
+    (waits_have_a_deadline, "await event.wait()"),
+    (waits_have_a_deadline, "from asyncio import Queue\nq = Queue(1)\nitem = await q.get()"),
+    (waits_have_a_deadline, "async with lock:\n    await process.communicate()"),
     (tasks_are_cancelled_in_two_places, "task.cancel()"),
     (tasks_are_cancelled_in_two_places, "self._tasks[0].cancel('why')"),
     (queues_are_bounded, "import asyncio\nasyncio.Queue()"),
@@ -360,6 +487,17 @@ BROKEN: list[tuple[Rule, str]] = [
 ]
 KEPT: list[tuple[Rule, str]] = [
     (tasks_belong_to_a_group, "async with TaskGroup() as group:\n    group.create_task(f())"),
+    (
+        tasks_belong_to_a_group,
+        "import asyncio\ndef f(group: asyncio.TaskGroup) -> None:\n    group.create_task(g())",
+    ),
+    (
+        cancellation_goes_on,
+        "import asyncio\ntry:\n    f()\nexcept asyncio.CancelledError:\n    g()\n    raise",
+    ),
+    (waits_have_a_deadline, "import asyncio\nasync with asyncio.timeout(1):\n    await e.wait()"),
+    (waits_have_a_deadline, "await wakeup.wait(2.5)"),
+    (waits_have_a_deadline, "keys = await self._refreshing.get()"),
     (tasks_are_cancelled_in_two_places, "await operations.cancel(op_id)"),
     (queues_are_bounded, "import asyncio\nasyncio.Queue[int](2 * consumers)"),
     (queues_are_bounded, "import asyncio\nasyncio.Queue(maxsize=8)"),

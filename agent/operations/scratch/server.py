@@ -23,6 +23,7 @@ from agent.mongo.scratch import initiate, scratch_uri
 from agent.operations.machine import watched
 from agent.operations.scratch.place import Place, remove
 
+KILLED_WITHIN_S: Final = 30.0
 START_WITHIN_S: Final = 120.0
 CACHE_GB: Final = 0.5
 OPLOG_MB: Final = 990
@@ -66,7 +67,9 @@ async def _running(program: Path, path: Path, replset: str, key: str) -> AsyncIt
     finally:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        with suppress(TimeoutError):  # its files are removed all the same
+            async with asyncio.timeout(KILLED_WITHIN_S):
+                await process.wait()
 
 
 async def _started(process: Process, uri: str, replset: str, port: int, path: Path) -> None:
