@@ -57,7 +57,7 @@ from agent.notify.assembly import notifier
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
 from agent.operations.governor import Governor
-from agent.operations.key_watch import KeyWatch
+from agent.operations.key_watch import LOOK_EVERY_S, KeyWatch
 from agent.operations.registry import all_kinds
 from agent.operations.restore.leftovers import LeftoverKeeper
 from agent.operations.runner import Runner
@@ -171,6 +171,7 @@ async def _assemble(
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     slicer_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
+    keys_wakeup = Wakeup(poll_s=LOOK_EVERY_S, operations=False)
     return Agent(
         heartbeat=heartbeat,
         commands=commands,
@@ -178,9 +179,9 @@ async def _assemble(
         slicer=Slicer(services, commands, slicer_wakeup),
         keepers=(BalancerKeeper(services, clock), LeftoverKeeper(services, runner.board)),
         membership=Membership(node, clock),
-        key_watch=KeyWatch(services, encryption, condition),
+        key_watch=KeyWatch(services, encryption, condition, keys_wakeup),
         scheduler=Scheduler(services, lead_replset=control.replset),
-        wakeups=(wakeup, settings_wakeup, limits_wakeup, slicer_wakeup),
+        wakeups=(wakeup, settings_wakeup, limits_wakeup, slicer_wakeup, keys_wakeup),
         storage_checks=StorageChecks(
             node.id,
             condition,

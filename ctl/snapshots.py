@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "of_backup", "of_operation", "shortened", "snapshot_table"]
 
 _ERROR_WIDTH = 30
+_ENCRYPTED = {True: "yes", False: "no", None: "-"}
 
 
 def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> RenderableType:
-    """One line a backup."""
+    """One line a backup. Where any is encrypted, each says whether it is."""
+    shows_encryption = any(item["encrypted"] for item in snapshots)
     times = {backup.id: moment(backup.last_write.wall()) for backup in backups}
     rows = []
     for item in snapshots:
@@ -42,11 +44,13 @@ def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> 
                 item["type"],
                 ", ".join(item["profiles"]) or "-",
                 "yes" if item["selective"] else "no",
+                *([_ENCRYPTED[item["encrypted"]]] if shows_encryption else []),
                 times.get(item["name"], "-"),
                 cell,
             )
         )
-    columns = ("NAME", "SIZE>", "TYPE", "PROFILE", "SELECTIVE", "RESTORE TIME", "STATUS~")
+    further = ("ENCRYPTED",) if shows_encryption else ()
+    columns = ("NAME", "SIZE>", "TYPE", "PROFILE", "SELECTIVE", *further, "RESTORE TIME", "STATUS~")
     return table(columns, rows, indent=2)
 
 

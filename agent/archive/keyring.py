@@ -24,7 +24,14 @@ from agent.archive.authority import prove, wrap_of
 from agent.archive.envelope import DataKey
 from agent.archive.layout import KEYS, data_key_key, key_id_of, slice_day_of
 from agent.archive.policies import read_policies
-from agent.archive.wraps import cannot_unwrap, check_usable, stored_record, stored_wraps, trusted
+from agent.archive.wraps import (
+    cannot_unwrap,
+    check_usable,
+    own_fingerprint,
+    stored_record,
+    stored_wraps,
+    trusted,
+)
 from agent.clock import Clock
 from agent.errors import (
     ConfigError,
@@ -220,9 +227,7 @@ class Keyring:
         key_id = f"{prefix}{secrets.token_hex(4)}"
         context = wrap_context(marker, key_id)
         first, *others = policy.keks
-        provider = self.provider(first)
-        await check_usable(provider, first)
-        made, wrapped = await provider.generate(context)
+        made, wrapped = await (await self._rightful(first)).generate(context)
         wraps = [wrap_of(first, wrapped)]
         for kek in others:
             try:
@@ -266,7 +271,16 @@ class Keyring:
         return tuple(added)
 
     async def _wrapped(self, data_key: bytes, kek: Kek, context: dict[str, str]) -> Wrap:
-        return wrap_of(kek, await self.provider(kek).wrap(data_key, context))
+        return wrap_of(kek, await (await self._rightful(kek)).wrap(data_key, context))
+
+    async def _rightful(self, kek: Kek) -> KeyProvider:
+        """To wrap with: usable, and a passphrase or key file the very one that the policy means.
+        What is wrapped under another one, nobody else could unwrap."""
+        provider = self.provider(kek)
+        await check_usable(provider, kek)
+        if not kek.is_service:
+            await own_fingerprint(provider, kek)
+        return provider
 
     async def data_key(self, key_id: str) -> bytes:
         """A data key in clear, to read with. Raises `KeyUnusable`, `KeyServiceUnavailable`,

@@ -81,6 +81,18 @@ async def check_usable(provider: KeyProvider, kek: Kek) -> None:
         raise KeyUnusable(f"the {kek.label} is {found.state.value}{when}")
 
 
+async def own_fingerprint(provider: KeyProvider, kek: Kek) -> str:
+    """Of the key as this agent has it. Raises `KeyUnusable` where it is another one."""
+    own = await provider.kek()
+    if own.fingerprint != kek.fingerprint:
+        raise KeyUnusable(
+            f"the {kek.label} has fingerprint {own.fingerprint} here and should have "
+            f"{kek.fingerprint}",
+            hint="give this agent the key that all others have",
+        )
+    return own.fingerprint
+
+
 def cannot_unwrap(what: str, errors: Iterable[TidelogError]) -> TidelogError:
     """Why no wrap opens: transient if one of them may open later."""
     found = list(errors)

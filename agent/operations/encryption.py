@@ -40,7 +40,7 @@ class EncryptionKind:
         spec = EncryptionSpec.from_document(operation.spec)
         storage = await lead.services.open_storage(lead.settings, spec.profile)
         try:
-            await claimed(lead.services, lead.settings, spec.profile, storage)
+            marker = await claimed(lead.services, lead.settings, spec.profile, storage)
             keyring = _keyring(storage)
             current = _last(await read_policies(keyring.storage))
             if spec.action == "probe":
@@ -49,7 +49,7 @@ class EncryptionKind:
                 return []
             await _check_versions(lead)
             _check_begun(spec, current)
-            kek, _ = await _proven(keyring, spec, "choose")
+            kek, _ = await _proven(keyring, spec, marker.repository_id, marks=False)
             if current is not None:
                 _check_next(spec, current, kek)
                 await keyring.policy(fresh=True)
@@ -119,9 +119,10 @@ def _last(policies: list[Policy]) -> Policy | None:
 
 
 async def _proven(
-    keyring: Keyring, spec: EncryptionSpec, repository_id: str
+    keyring: Keyring, spec: EncryptionSpec, repository_id: str, *, marks: bool = True
 ) -> tuple[Kek, list[str]]:
-    """The KEK of a request, after it has wrapped and unwrapped something."""
+    """The KEK of a request, after it has wrapped and unwrapped something; with warnings if it
+    could not be marked as in use."""
     provider = open_provider(spec.provider or "", spec.options, keyring.custody.surroundings)
     try:
         kek = await provider.kek()
@@ -132,7 +133,7 @@ async def _proven(
         for ciphertext in (wrapped, again):
             if await provider.unwrap(ciphertext, context) != made:
                 raise KeyUnusable(f"the {kek.label} does not unwrap what it wrapped")
-        warning = await provider.mark(repository_id) if repository_id != "choose" else None
+        warning = await provider.mark(repository_id) if marks else None
         return kek, [warning] if warning else []
     finally:
         await provider.aclose()

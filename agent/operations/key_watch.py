@@ -15,10 +15,10 @@ import structlog
 
 from agent.archive.keyring import Keyring
 from agent.archive.vault import keyring_of
-from agent.archive.wraps import check_usable
-from agent.clock import jittered
+from agent.archive.wraps import check_usable, own_fingerprint
 from agent.coordination.heartbeat import Condition
 from agent.coordination.lease import hold
+from agent.coordination.wakeup import Wakeup
 from agent.errors import (
     ConfigError,
     IntegrityError,
@@ -50,7 +50,7 @@ log = structlog.stdlib.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Check:
+class Check:
     """What one repository's keys are to this agent."""
 
     policy: str | None = None
@@ -66,6 +66,8 @@ class KeyWatch:
     services: Services
     store: EncryptionStore
     condition: Condition
+    wakeup: Wakeup
+    """Woken by changed settings, which a first policy and every rotation bring about."""
 
     def __post_init__(self) -> None:
         self._checked_at: float | None = None
@@ -75,11 +77,12 @@ class KeyWatch:
     async def run(self) -> None:
         """Look, for ever."""
         while True:
+            self.wakeup.clear()
             try:
                 await self._look()
             except (TidelogError, TimeoutError) as error:
                 log.warning("encryption.probe_failed", error=str(error) or "timeout")
-            await self.services.clock.sleep(jittered(LOOK_EVERY_S))
+            await self.wakeup.wait()
 
     async def _look(self) -> None:
         settings, version = await self.services.settings.read()
@@ -97,19 +100,19 @@ class KeyWatch:
         if before != (self.condition.key_policies, self.condition.key_error):
             self.condition.changed.set()
 
-    async def _checked(self, settings: Settings, profile: str, known: list[Witness]) -> _Check:
+    async def _checked(self, settings: Settings, profile: str, known: list[Witness]) -> Check:
         """One profile. A storage that does not answer says nothing of keys."""
         try:
             async with opened(self.services, settings, profile) as storage:
                 async with asyncio.timeout(CHECK_WITHIN_S):
-                    check = await _check(storage)
+                    check = await check_keys(storage)
                 if check.policy is not None:
                     await self._probe_if_due(storage, known)
                 return check
         except (Transient, Permanent, ConfigError, TimeoutError) as error:
             told = str(error) or "no answer in time"
             log.warning("encryption.probe_failed", profile=profile, error=told)
-            return _Check(error=told if isinstance(error, IntegrityError) else "")
+            return Check(error=told if isinstance(error, IntegrityError) else "")
 
     def _is_due(self, known: list[Witness]) -> bool:
         if self._checked_at is None:
@@ -141,33 +144,22 @@ class KeyWatch:
             raise Transient(f"the probe of the keys was given up: {error}") from error
 
 
-async def _check(storage: Storage) -> _Check:
+async def check_keys(storage: Storage) -> Check:
+    """What the keys of a repository are to this agent. Raises `IntegrityError`."""
     keyring = keyring_of(storage)
     policy = None if keyring is None else await keyring.announced(fresh=True)
     if keyring is None or policy is None:
-        return _Check()
+        return Check()
     found: list[str] = []
     errors: list[str] = []
     for kek in policy.keks:
         try:
-            found.append(await own_fingerprint(keyring, kek))
+            found.append(await own_fingerprint(keyring.provider(kek), kek))
             await _use(keyring, kek, policy)
         except TidelogError as error:
             errors.append(str(error))
             log.error("encryption.key_unusable", kek=kek.id, key=kek.key, error=str(error))
-    return _Check(policy.sha256, "+".join(found), "; ".join(errors))
-
-
-async def own_fingerprint(keyring: Keyring, kek: Kek) -> str:
-    """Of the key as this agent has it. Raises `KeyUnusable` where it is another one."""
-    own = await keyring.provider(kek).kek()
-    if own.fingerprint != kek.fingerprint:
-        raise KeyUnusable(
-            f"the {kek.label} has fingerprint {own.fingerprint} here and should have "
-            f"{kek.fingerprint}",
-            hint="give this agent the key that all others have",
-        )
-    return own.fingerprint
+    return Check(policy.sha256, "+".join(found), "; ".join(errors))
 
 
 async def _use(keyring: Keyring, kek: Kek, policy: Policy) -> None:

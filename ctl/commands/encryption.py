@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,6 +12,7 @@ from agent.wire.encryption import PROVIDERS, EncryptionSpec
 from agent.wire.operations import Kind
 from ctl.encryption_view import status_of, status_text
 from ctl.invocation import Invocation, Result, pass_invocation
+from ctl.key_policies import key_policy
 from ctl.options import global_options, wait_options, yes_option
 from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
@@ -140,6 +142,20 @@ def status(invocation: Invocation, probe: bool) -> None:
         return Result(found, status_text(found))
 
     invocation.perform(run)
+
+
+@command.command("policy")
+@click.option("--provider", required=True, type=click.Choice(tuple(PROVIDERS)), help="Which.")
+@click.option("--key-id", metavar="KEY", help="ARN of the key; auto: one is to be made.")
+@click.option("--repository", metavar="ID", help="Only for this repository's keys (AWS).")
+@global_options
+@pass_invocation
+def policy(
+    invocation: Invocation, /, *, provider: str, key_id: str | None, repository: str | None
+) -> None:
+    """Print the rights that agents need on a key, and no more; needs no cluster."""
+    document = key_policy(provider, key_id, repository)
+    invocation.output.show(Result(document, json.dumps(document, indent=2)))
 
 
 def provider_options(flags: dict[str, Any]) -> dict[str, Any]:

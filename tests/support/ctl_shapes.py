@@ -54,6 +54,7 @@ SHARED: Final[dict[str, Shape]] = {
         "available": "truth",
         "repository_id": "text?",
         "selective": "truth",
+        "encrypted": "truth?",
         "base": "truth",
         "restoreTo": "integer?",
         "last_write": ("@optime", "null"),
@@ -286,6 +287,7 @@ COMMANDS: Final[dict[str, Shape]] = {
     "diagnostic": {"path": "text", "files": ["text"]},
     "encryption enable": ({**ASKED, "*": "anything"}, DECLINED),
     "encryption rotate": ({**ASKED, "*": "anything"}, DECLINED),
+    "encryption policy": {"Version": "text", "Statement": [{"*": "anything"}]},
     "encryption status": {
         "enabled": "truth",
         "repositories": [{"address": "text", "*": "anything"}],

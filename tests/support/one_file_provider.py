@@ -25,6 +25,7 @@ class Held:
 
     key: bytes = field(default_factory=lambda: os.urandom(KEY_BYTES))
     state: KeyState = KeyState.ENABLED
+    is_denied: bool = False
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +78,10 @@ class OneFileProvider(ServiceProvider[ServiceOptions]):
     def _held(self) -> Held:
         if self.key not in SERVICE:
             raise KeyUnusable(f"cannot use {self.label}: NoSuchKey")
-        return SERVICE[self.key]
+        held = SERVICE[self.key]
+        if held.is_denied:
+            raise KeyUnusable(f"cannot use {self.label}: access is denied")
+        return held
 
     def _used(self) -> Held:
         held = self._held()

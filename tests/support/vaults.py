@@ -54,6 +54,7 @@ class Vaults:
     clock: ManualClock = field(default_factory=ManualClock)
     remembered: Remembered = field(default_factory=Remembered)
     authority: bytes = b""
+    opened: list[VaultStorage] = field(default_factory=list)
 
     @property
     def around(self) -> Surroundings:
@@ -67,7 +68,14 @@ class Vaults:
             return NOW
 
         inner = await MemoryStorage.open(self.objects)
-        return VaultStorage(inner, Custody(self.around, self.clock, now, self.remembered))
+        custody = Custody(self.around, self.clock, now, self.remembered)
+        self.opened.append(VaultStorage(inner, custody))
+        return self.opened[-1]
+
+    async def aclose(self) -> None:
+        """Close all that were opened: their providers hold connections."""
+        for storage in self.opened:
+            await storage.aclose()
 
     async def policy(
         self, *names: str, before: Policy | None = None, census: CensusRef | None = None

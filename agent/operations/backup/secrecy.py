@@ -20,7 +20,7 @@ from agent.archive.envelope import SALT_BYTES, nonce, object_key
 from agent.archive.layout import ENCRYPTED_VERSION, backup_key
 from agent.archive.vault import keyring_of, write_for
 from agent.archive.wraps import check_usable
-from agent.errors import ConfigError, IntegrityError, NodeUnavailable, Refused
+from agent.errors import ConfigError, IntegrityError, KeyUnusable, NodeUnavailable, Refused
 from agent.operations.context import LeadContext
 from agent.storage.base import Storage
 from agent.wire.backups import Backup
@@ -45,10 +45,16 @@ async def prepare_key(
     policy = await keyring.policy(fresh=True)
     assert policy is not None
     await _await_agents(lead, policy.sha256)
-    if is_alone:
-        await keyring.writing_key(backup_key(operation.name))
-    else:
-        await check_usable(keyring.provider(policy.keks[0]), policy.keks[0])
+    try:
+        if is_alone:
+            await keyring.writing_key(backup_key(operation.name))
+        else:
+            await check_usable(keyring.provider(policy.keks[0]), policy.keks[0])
+    except KeyUnusable as error:
+        raise KeyUnusable(
+            f"the backup {operation.name} cannot be encrypted: {error.message}",
+            hint=error.hint,
+        ) from error
 
 
 async def _await_agents(lead: LeadContext, policy: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-from agent.wire.encryption import DataKeyRecord, Kek, Policy, Witness
+from agent.wire.encryption import BackupEncryption, DataKeyRecord, Kek, Policy, Witness
 from agent.wire.operations import Kind
 from tests.support.vaults import NOW
-from tests.unit.ctl.world import Ctl, node
+from tests.unit.ctl.world import Ctl, backup, node
 
 KEK = Kek(id="0" * 12, provider="passphrase", key="from file /p", fingerprint="f" * 16)
 
@@ -82,3 +84,56 @@ def test_what_cannot_be_decrypted_is_named(ctl: Ctl, tmp_path: Path) -> None:
     outcome = ctl("decrypt", str(harmed), "--key-hex", "ab" * 32)
     assert outcome.code == 1
     assert str(harmed) in outcome.err
+
+
+USES = ["kms:GenerateDataKey", "kms:Encrypt", "kms:Decrypt"]
+LOOKS = ["kms:DescribeKey", "kms:TagResource"]
+
+
+def test_the_rights_on_a_key_are_printed_and_no_more(ctl: Ctl) -> None:
+    """D7, D20."""
+    given = ("encryption", "policy", "-o", "json", "--provider")
+    (statement,) = ctl(*given, "aws-kms", "--key-id", "arn:k").json["Statement"]
+    assert statement == {"Effect": "Allow", "Action": USES + LOOKS, "Resource": "arn:k"}
+    uses, looks, makes = ctl(*given, "aws-kms", "--key-id", "auto", "--repository", "r1").json[
+        "Statement"
+    ]
+    assert uses == {
+        "Effect": "Allow",
+        "Action": USES,
+        "Resource": "KEY-ARN",
+        "Condition": {"StringEquals": {"kms:EncryptionContext:tidelog-repository": "r1"}},
+    }
+    assert (looks["Action"], "Condition" in looks) == (LOOKS, False)
+    assert (makes["Action"], makes["Resource"]) == (["kms:CreateKey"], "*")
+    found = ctl(*given, "aliyun-kms", "--key-id", "key-1").json
+    assert found == {
+        "Version": "1",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": [*USES, *LOOKS, "kms:ListAliasesByKeyId"],
+                "Resource": "acs:kms:*:*:key/key-1",
+            }
+        ],
+    }
+    assert ctl(*given, "keyfile").code == 2
+
+
+def test_the_page_has_the_rights_that_are_printed(ctl: Ctl) -> None:
+    page = (Path(__file__).parents[3] / "docs/encryption.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    printed = ctl("encryption", "policy", "--provider", "aws-kms", "-o", "json").json
+    assert json.loads(block) == printed
+
+
+def test_the_list_says_which_backups_are_encrypted(ctl: Ctl) -> None:
+    """D12."""
+    plain = backup()
+    ctl.world.backups = [plain]
+    assert "ENCRYPTED" not in ctl("list").out
+    described = BackupEncryption(key_ids=("backup-1",), encrypted_at=NOW)
+    ctl.world.backups.append(backup("2026-02-28T11:00:00Z", encryption=described))
+    rows = {row["name"]: row["encrypted"] for row in ctl("list", "-o", "json").json["snapshots"]}
+    assert [rows[name] for name in sorted(rows)] == [False, True]
+    assert "ENCRYPTED" in ctl("list").out

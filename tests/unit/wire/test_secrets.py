@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agent.errors import ConfigError
+from agent.keys.registry import open_provider
+from agent.storage.surroundings import Surroundings
 from agent.wire.sealing import SealingKey, secrets_of, storable
 from agent.wire.secrets import Plain, Secret
 from agent.wire.settings import Settings, dump_yaml, from_mapping, get_key, load_yaml, masked
@@ -125,3 +131,25 @@ def test_a_short_key_is_refused() -> None:
     with pytest.raises(ConfigError, match="32") as raised:
         SealingKey("secret")
     assert "openssl" in raised.value.hint
+
+
+async def test_one_generated_key_serves_for_settings_and_backups_and_is_another_key_for_each() -> (
+    None
+):
+    text = "5f" * 32  # as `ctl genkey` prints one
+    around = Surroundings(environment={"KEY": text})
+    keyfile = open_provider("keyfile", {"keyfile": {"env": "KEY"}}, around)
+    stretched = open_provider("passphrase", {"passphrase": {"env": "KEY"}, "n": 1 << 14}, around)
+    sealing = SealingKey(text)
+    fingerprints = {
+        (await keyfile.kek()).fingerprint,
+        (await stretched.kek()).fingerprint,
+        sealing.fingerprint,
+    }
+    assert len(fingerprints) == 3
+    stored = storable(settings(SECRET), sealing, fixed)
+    (secret,) = [secret for path, secret in secrets_of(stored) if path == PATH]
+    box = base64.b64decode(secret.value.rpartition(":")[2])
+    for other in (bytes.fromhex(text), hashlib.sha256(text.encode()).digest()):
+        with pytest.raises(InvalidTag):
+            AESGCM(other).decrypt(box[:12], box[12:], b"tidelog sealed setting v1")
