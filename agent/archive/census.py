@@ -8,6 +8,8 @@ hour says what those before it must be.
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field, ValidationError
 
 from agent.archive.codec import digest_of
@@ -19,6 +21,8 @@ from agent.errors import IntegrityError, ObjectExists
 from agent.storage.base import Storage, get_bytes
 from agent.wire.encryption import CensusRef
 from agent.wire.record import Record
+
+_KNOWN_AT_MOST: Final = 8
 
 
 class Census(Record):
@@ -33,6 +37,10 @@ class Census(Record):
     def has_backup(self, name: str, sha256: str) -> bool:
         """Whether this document in clear is from before the switch."""
         return self.backups.get(name) == sha256
+
+
+_known: dict[str, Census] = {}
+"""Of this process, by digest: it never changes, and a resync asks for each backup."""
 
 
 async def write_census(storage: Storage, census: Census) -> CensusRef:
@@ -61,8 +69,14 @@ async def _census_of(keyring: Keyring) -> Census | None:
         return None
     if policy.census is None:
         return Census(repository_id=policy.repository_id)
-    text = await get_json(keyring.storage, policy.census.key, sha256=policy.census.sha256)
-    try:
-        return Census.model_validate_json(text)
-    except ValidationError as error:
-        raise IntegrityError(f"{policy.census.key} cannot be read") from error
+    digest = policy.census.sha256
+    if digest not in _known:
+        text = await get_json(keyring.storage, policy.census.key, sha256=digest)
+        try:
+            found = Census.model_validate_json(text)
+        except ValidationError as error:
+            raise IntegrityError(f"{policy.census.key} cannot be read") from error
+        if len(_known) >= _KNOWN_AT_MOST:
+            _known.clear()
+        _known[digest] = found
+    return _known[digest]

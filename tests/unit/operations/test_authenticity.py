@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from agent.archive import census
 from agent.archive.census import write_census
 from agent.archive.codec import Compression, digest_of
 from agent.archive.layout import backup_key, chunk_key, data_key_key, journal_key, slice_key
@@ -260,6 +261,7 @@ async def test_a_slice_that_only_looks_encrypted_is_refused(world: World) -> Non
 async def test_a_census_that_was_changed_is_found(world: World) -> None:
     assert world.policy.census is not None
     raw = await world.raw()
+    census._known.clear()
     await raw.delete([world.policy.census.key])
     await put_json(raw, world.policy.census.key, '{"repository_id": "r1"}')
     with pytest.raises(IntegrityError, match="not what was written"):
