@@ -152,12 +152,12 @@ async def oldest_entry(node: Node) -> OpTime:
 
 async def window_left(node: Node, position: OpTime) -> float:
     """Which share of the oplog's window lies before `position`: 1 when nothing newer is in it, 0
-    when `position` is about to fall off. Being behind by less than a minute counts as nothing: the
-    oplog of a young replica set is no longer than that."""
+    when `position` is about to fall off or has. Being behind by less than a minute counts as
+    nothing: the oplog of a young replica set is no longer than that."""
     newest = (await node.hello()).last_applied
-    if newest.T - position.T < _USUAL_LAG_S:
-        return 1.0
     oldest = await oldest_entry(node)
+    if oldest <= position and newest.T - position.T < _USUAL_LAG_S:
+        return 1.0
     return max(0.0, (position.T - oldest.T) / max(1, newest.T - oldest.T))
 
 

@@ -6,24 +6,20 @@ then no slice closes for a long span, but coverage still advances: the run says 
 was missed.
 
 Who slices is decided by the slicer lease of the replica set; backups, other profiles and other
-replica sets have no part in it. All agents look at the same moments, when settings change, when the
-slicer gives up its lease in order and when a lease lapses, so that the best of them bids first, the
-next a moment later. Whoever takes over goes on from the last slice on storage that
-links to the run, noted in the control database or not, and the oplog itself proves that nothing
-lies between. If it cannot, because the oplog rolled over, or what was archived was rolled back, or
-the replica set was restored, the hole is recorded with its cause and a new run begins.
+replica sets have no part in it. All agents look at the same moments (settings change, the slicer
+gives up its lease in order, a lease lapses), so that the best of them bids first, the next a moment
+later. Whoever takes over goes on with the run (`agent.operations.run_keeping`), and the oplog
+itself proves that nothing lies between what is stored and what is read next.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from agent.archive.codec import Compression
-from agent.archive.manifest import SliceRef
 from agent.archive.vault import write_for
 from agent.clock import jittered
 from agent.coordination.election import bid_delay_s, rank
@@ -40,22 +36,18 @@ from agent.faults import fault_point
 from agent.mongo.oplog import Position
 from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.arrears import Arrears
-from agent.operations.authenticity import is_own
-from agent.operations.bases import ask_for_base, first_base
-from agent.operations.chains import restore_runs
 from agent.operations.context import Services
 from agent.operations.copies import opened
 from agent.operations.repository import claimed
-from agent.operations.slices import keys_after, read_slice_ref
-from agent.replay.commands import KNOWN
+from agent.operations.run_keeping import RunKeeper, report_unknown
 from agent.storage.base import Storage
 from agent.store.command_queue import CommandQueue
 from agent.wire.leases import slicer_scope
 from agent.wire.nodes import NodeStatus
-from agent.wire.optime import ZERO, OpTime
+from agent.wire.optime import OpTime
 from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings
-from agent.wire.timelines import RESHAPING, Gap, GapCause, Run, reshaped_by
+from agent.wire.timelines import Run, reshaped_by
 
 READ_EVERY_S: Final = 1.0
 CONTROL_EVERY_S: Final = 5.0
@@ -73,16 +65,10 @@ IDLE_SHARD_SPAN_S: Final = 60.0
 """Of one in a sharded cluster: the storage alone, without the control database, shows the others'
 writes as restorable only as far as it shows this one covered."""
 BACK_OFF_S: Final = 10.0
-_RESHAPED: Final = "no backup before it reaches past it: take a new one"
-_REBUILT: Final = frozenset(RESHAPING.values())
 DEFAULT_PRIORITY: Final = 1.0
 """Of nodes that `pitr.priority` does not name, as soon as it names one."""
 
 log = structlog.stdlib.get_logger()
-
-
-class Reshaped(Superseded):
-    """The cluster was rebuilt in a way that ends the run."""
 
 
 @dataclass(slots=True)
@@ -105,6 +91,7 @@ class Slicer:
         self._commands = commands
         self._wakeup = wakeup
         self._arrears = Arrears(services)
+        self._runs = RunKeeper(services)
         self._look_after_s = LOOK_EVERY_S
         self._replset = services.node.replset
         self._idle_span_s = IDLE_SHARD_SPAN_S if services.node.is_sharded else IDLE_SPAN_S
@@ -152,7 +139,7 @@ class Slicer:
         ):
             marker = await claimed(services, settings, MAIN, storage)
             await write_for(storage, "pitr", self._replset)
-            run = await self._continued(settings, storage, held, marker.repository_id)
+            run = await self._runs.continued(settings, storage, held, marker.repository_id)
             await services.runs.note_trouble(self._replset, None)
             self._has_run = True
             await self._slice(_Turn(held, settings, version, storage, run))
@@ -201,7 +188,8 @@ class Slicer:
             try:
                 await archiver.read()
             except (OplogOverrun, OplogForked) as error:
-                await self._break(turn, error)
+                epoch = turn.held.epoch
+                turn.run = await self._runs.broken(turn.settings, turn.run, epoch, error)
                 archiver = self._archiver(turn)
             now = clock.monotonic()
             if not archiver.pending_bytes:
@@ -245,8 +233,8 @@ class Slicer:
             ref = archived.ref
             cause = reshaped_by(ref.commands)
             if cause is not None:
-                await self._end_run(turn.run, ref, cause)
-            self._report_unknown(ref)
+                await self._runs.end(turn.run, ref, cause)
+            report_unknown(self._replset, ref)
             turn.run = turn.run.with_slice(
                 ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes
             )
@@ -262,106 +250,3 @@ class Slicer:
             previous_sha256=run.last_sha256,
             on_slice=remember,
         )
-
-    async def _end_run(self, run: Run, ref: SliceRef, cause: GapCause) -> None:
-        """Close the run before a slice in which the cluster was rebuilt. Raises `Reshaped`: another
-        run is begun by whoever slices next."""
-        log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=_RESHAPED)
-        await self._record_gap(run.span.end, max(run.span.end, ref.end), cause, _RESHAPED)
-        await self._services.runs.save(run.model_copy(update={"sealed": True}))
-        raise Reshaped(f"{cause}: a new run of slices begins")
-
-    def _report_unknown(self, ref: SliceRef) -> None:
-        """Say now, not at the restore, that a slice holds what no replay here understands."""
-        unknown = sorted(set(ref.commands) - KNOWN - RESHAPING.keys())
-        if unknown:
-            log.error(
-                "oplog.unknown_command",
-                replset=self._replset,
-                commands=unknown,
-                key=ref.key,
-                hint="take a new backup: earlier ones can be restored up to this moment only",
-            )
-
-    async def _continued(
-        self, settings: Settings, storage: Storage, held: HeldLease, repository: str
-    ) -> Run:
-        """The run to go on with: the last one in this repository, with the slices that its writer
-        stored but did not live to note; a new one where there is none or a restore sealed it.
-        Where the control database knows of none, storage is asked."""
-        store, epoch = self._services.runs, held.epoch
-        runs = [run for run in await store.runs(self._replset) if run.is_in(repository)]
-        if not runs:
-            runs = await restore_runs(store, storage, self._replset, repository, check=held.check)
-        if not runs:
-            base = await first_base(self._services)
-            if base is None:
-                await self._ask_for_base(settings)
-            return await self._begun(epoch, repository, base)
-        last = runs[-1]
-        if last.sealed:
-            known = [gap for gap in await store.gaps() if gap.replset == self._replset]
-            why = next((g for g in known if g.start == last.span.end and g.cause in _REBUILT), None)
-            run = await self._begun(epoch, repository)
-            cause, words = (why.cause, why.message) if why else (GapCause.RESTORE, "restored since")
-            await self._record_gap(last.span.end, run.start, cause, words)
-            await self._ask_for_base(settings)
-            return run
-        run = last.model_copy(
-            update={
-                "epoch": epoch,
-                "node": self._services.node.id,
-                "repository_id": repository,
-            }
-        )
-        if run.last_sha256 is None:
-            # Nothing says which slice would be this run's first: a backup's own may begin there
-            # too, and goes when the backup is deleted.
-            await self._services.runs.save(run)
-            return run
-        found = keys_after(storage, self._replset, run.end, after=run.last_key)
-        async with aclosing(found) as slices:
-            async for item, span in slices:
-                if span.start != run.end:
-                    continue
-                ref = await read_slice_ref(storage, item.key)
-                if ref.previous_sha256 == run.last_sha256 and await is_own(storage, ref):
-                    run = run.with_slice(ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes)
-        await self._services.runs.save(run)
-        return run
-
-    async def _begun(self, epoch: int, repository: str | None, start: OpTime | None = None) -> Run:
-        if start is None:
-            start = (await self._services.node.hello()).majority
-        run = Run(
-            id=f"{self._replset}/{start.key}/{epoch}",
-            replset=self._replset,
-            repository_id=repository,
-            start=start,
-            end=start,
-            covered_until=start,
-            epoch=epoch,
-            node=self._services.node.id,
-        )
-        await self._services.runs.save(run)
-        return run
-
-    async def _break(self, turn: _Turn, error: OplogOverrun | OplogForked) -> None:
-        """The run cannot be continued: say so where everybody looks, and begin another."""
-        cause = GapCause.OVERRUN if isinstance(error, OplogOverrun) else GapCause.ROLLBACK
-        old = turn.run
-        turn.run = await self._begun(turn.held.epoch, old.repository_id)
-        log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=str(error))
-        await self._record_gap(old.span.end, turn.run.start, cause, str(error))
-        await self._ask_for_base(turn.settings)
-
-    async def _ask_for_base(self, settings: Settings) -> None:
-        """A new run can be restored from only with a backup in it."""
-        if settings.pitr.auto_base:
-            await ask_for_base(self._services)
-
-    async def _record_gap(self, start: OpTime, end: OpTime, cause: GapCause, message: str) -> None:
-        gap = Gap(
-            replset=self._replset, start=start, end=max(end, ZERO), cause=cause, message=message
-        )
-        await self._services.runs.record_gap(gap)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from bson.timestamp import Timestamp
 
-from tests.cluster.scene import Scene
+from tests.cluster.scene import Scene, note
 from tests.support.chaos import Chaos
 from tests.support.compare import Fingerprint, diff
 from tests.support.ledger import DATABASES, Ledger, Moment
@@ -141,7 +141,8 @@ def _compare(
     where = f"seed {seed}, restored to {at[0]},{at[1]}"
     began = time.monotonic()
     done = scene.watch_restore("--time", f"{at[0]},{at[1]}", "--queue")
-    counts.slowest_s = max(counts.slowest_s, time.monotonic() - began)
+    taken_s = time.monotonic() - began
+    counts.slowest_s = max(counts.slowest_s, taken_s)
     if done.status != 0:
         counts.failures.append(f"{where}: {done}")
         return
@@ -150,9 +151,10 @@ def _compare(
     counts.documents += verdict.checked
     if not verdict.is_exact:
         counts.failures.append(f"{where}: {verdict}")
-    if expected is not None:
-        found = diff(expected, scene.fingerprint())
-        counts.failures += [f"{where}: {line}" for line in found[:10]]
+    found = diff(expected, scene.fingerprint()) if expected is not None else []
+    counts.failures += [f"{where}: {line}" for line in found[:10]]
+    how = "exact" if verdict.is_exact and not found else "NOT EXACT"
+    note(f"{where} in {taken_s:.1f} s: {how}, {verdict.checked} ledger documents")
 
 
 def forget(scene: Scene) -> None:

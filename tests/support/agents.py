@@ -88,7 +88,7 @@ class AgentProcess:
             chosen["TIDELOG_FAULTS"] = faults
         command = [*command_of("agent"), "--log-format", "json", *self.arguments]
         env = environment(chosen)
-        if self.is_warm and not self.machine.enter and warm.can_start(command, env):
+        if self.is_warm and warm.can_start(command, env):
             self._process = self._start_warm(command, env)
         else:
             command = [*self.machine.enter, *command]
@@ -98,7 +98,7 @@ class AgentProcess:
 
     def _start_warm(self, command: Sequence[str], env: Mapping[str, str]) -> Child:
         with Path("/dev/null").open("rb") as source, self.log.open("ab") as sink:
-            child = warm.start(command, env, [source, sink, sink])
+            child = warm.start(command, env, [source, sink, sink], self.machine.namespace)
         REAPER.adopt(child)
         return child
 

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -100,13 +99,6 @@ def in_own_network(test: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@dataclass(frozen=True)
-class _Namespace(Machine):
-    """A machine whose namespace lives as long as a process does that only sleeps in it."""
-
-    holder: int = 0
-
-
 class Network:
     """The machines and their links. A context manager; only within a network of one's own."""
 
@@ -141,18 +133,19 @@ class Network:
         """One more machine, linked to all."""
         assert self._directory is not None, "the network is not open"
         number = len(self._holders) + 2
+        # The namespace lives as long as a process does that only sleeps in it.
         holder = REAPER.start(["unshare", "--net", "sleep", "infinity"], self._directory / "out")
         self._holders.append(holder)
         _wait_apart(holder.pid)
-        enter = ("nsenter", f"--net=/proc/{holder.pid}/ns/net", "--")
-        address = f"{_PREFIX}.{number}"
+        machine = Machine(f"{_PREFIX}.{number}", f"/proc/{holder.pid}/ns/net")
+        enter = machine.enter
         link = f"m{number}"
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
         _ip("link", "set", link, "master", _BRIDGE, "up")
         _ip("link", "set", "lo", "up", enter=enter)
-        _ip("addr", "add", f"{address}/24", "dev", "eth0", enter=enter)
+        _ip("addr", "add", f"{machine.address}/24", "dev", "eth0", enter=enter)
         _ip("link", "set", "eth0", "up", enter=enter)
-        return _Namespace(address, enter, holder.pid)
+        return machine
 
     def cut(
         self, some: Iterable[Machine], others: Iterable[Machine], *, one_way: bool = False

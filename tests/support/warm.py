@@ -115,14 +115,19 @@ def can_start(command: Sequence[str], env: Mapping[str, str]) -> bool:
 
 
 def start(
-    command: Sequence[str], env: Mapping[str, str], streams: Sequence[IO[bytes]]
+    command: Sequence[str],
+    env: Mapping[str, str],
+    streams: Sequence[IO[bytes]],
+    namespace: str = "",
 ) -> WarmProcess:
-    """Start what `can_start` allows, with these standard streams, in a session of its own."""
+    """Start what `can_start` allows, with these standard streams, in a session of its own, in the
+    network namespace with this file if one is given."""
     asked = {
         "program": command[2],
         "arguments": list(command[3:]),
         "environment": dict(env),
         "directory": str(Path.cwd()),
+        "namespace": namespace,
     }
     text = json.dumps(asked).encode()
     connection = _server.connect()

@@ -7,13 +7,15 @@ while importing.
 
     python -m tests.support.warm_server FD      FD: a listening Unix socket; ends with its stdin
 
-A request is four bytes of length and JSON (`program`, `arguments`, `environment`, `directory`), the
-three standard streams attached. Answers: the process id, and its exit status once it has ended (as
-`subprocess` has it), each as four signed bytes. A client that hangs up has its program killed.
+A request is four bytes of length and JSON (`program`, `arguments`, `environment`, `directory`,
+`namespace`), the three standard streams attached. Answers: the process id, and its exit status once
+it has ended (as `subprocess` has it), each as four signed bytes. A client that hangs up has its
+program killed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -100,9 +102,19 @@ def _become(asked: dict[str, object], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(str(asked["directory"]))
+    if asked["namespace"]:
+        _enter(str(asked["namespace"]))
     sys.argv = [str(asked["program"]), *arguments]
     faults.arm(environment.get("TIDELOG_FAULTS", ""))
     random.seed()  # else every program would draw the same numbers
+
+
+def _enter(namespace: str) -> None:
+    """Go into a network namespace, given its file."""
+    descriptor = os.open(namespace, os.O_RDONLY)
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0):
+        raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

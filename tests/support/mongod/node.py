@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from tests.support.mongod.ports import free_port
 from tests.support.reaper import REAPER, send_signal
 
 _PORT_TRIES = 5
+_FRAMES = 25
+_LAST_WORDS = 8
 _PORT_TAKEN = 48  # mongod's exit status when it cannot bind
 
 
@@ -132,10 +135,19 @@ class MongodNode:
         send_signal(self._process, signal.SIGCONT)
 
     def epitaph(self) -> str:
-        """What it logged of its own death: fatal and error lines, and the last ones."""
+        """What it logged of its own death: the last fatal lines, where in its code it was, and what
+        it last said of the connection that it was serving."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        fatal = [line for line in lines if '"s":"F"' in line or "invariant" in line.lower()]
-        return "\n".join([*fatal[-10:], self.log_tail(8)])
+        said = [json.loads(line) for line in lines if line.startswith("{")]
+        fatal = [line for line in said if line["s"] == "F"]
+        if not fatal:
+            return self.log_tail()
+        who = fatal[-1]["ctx"]
+        frames = [one["attr"]["frame"] for one in said if one["msg"] == "Frame"]
+        where = [str(frame.get("C", frame.get("s", "?")))[:150] for frame in frames]
+        served = [line for line in said if line["ctx"] == who and line["s"] != "F"]
+        talk = [json.dumps(line)[:600] for line in served if line["msg"] != "Frame"]
+        return "\n".join([*map(str, fatal[-4:]), *where[:_FRAMES], *talk[-_LAST_WORDS:]])
 
     def log_tail(self, lines: int = 15) -> str:
         """The end of its log, for messages."""

@@ -9,7 +9,13 @@ import pytest
 from bson import Binary
 
 from agent.errors import NodeUnavailable, OplogForked, OplogOverrun
-from agent.mongo.oplog import OplogBatch, Position, open_transactions_start, read_oplog
+from agent.mongo.oplog import (
+    OplogBatch,
+    Position,
+    open_transactions_start,
+    read_oplog,
+    window_left,
+)
 from agent.mongo.raw import documents
 from tests.unit.mongo.scripted_node import ScriptedNode, at, batch, entry
 
@@ -108,6 +114,26 @@ async def test_commands_are_found_and_look_alikes_are_not() -> None:
     node = ScriptedNode([batch(entry(10), insert, drop, transaction)], majority=LATE)
     (found,) = await _read(node, Position(at(10), 1))
     assert [next(iter(command["o"])) for command in found.commands] == ["drop", "applyOps"]
+
+
+@pytest.mark.parametrize(
+    ("oldest", "position", "left"),
+    [
+        (600, 1000, 1.0),
+        (600, 900, 0.75),
+        (600, 700, 0.25),
+        (600, 599, 0.0),
+        (980, 950, 0.0),
+        (955, 950, 0.0),
+        (940, 950, 1.0),
+    ],
+    ids=["up", "late", "later", "gone", "gone soon", "gone soonest", "a young oplog"],
+)
+async def test_the_window_left_is_none_where_the_position_fell_off(
+    oldest: int, position: int, left: float
+) -> None:
+    node = ScriptedNode([batch(entry(oldest))], majority=LATE)
+    assert await window_left(node, at(position)) == left
 
 
 async def test_the_oldest_open_transaction_counts() -> None:
