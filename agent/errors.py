@@ -15,6 +15,7 @@
     │   └─ Throttled             retry_after_s
     ├─ Permanent                 do not try again                → exit 1
     │   ├─ PermissionDenied
+    │   │   └─ ObjectLocked      a retention policy keeps it: no fault of the storage
     │   ├─ StorageFull
     │   ├─ IntegrityError        what is stored is not what was written
     │   ├─ ObjectNotFound / ObjectExists
@@ -118,6 +119,12 @@ class Permanent(TidelogError):
 
 class PermissionDenied(Permanent):
     """The credentials do not allow this."""
+
+
+class ObjectLocked(PermissionDenied):
+    """A lock or a retention policy of the storage keeps the object."""
+
+    hint = "it can be deleted when its retention ends; until then nothing has to be done"
 
 
 class StorageFull(Permanent):

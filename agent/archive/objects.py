@@ -30,18 +30,29 @@ from agent.storage.base import ObjectInfo, Storage, get_bytes, put_bytes
 from agent.storage.sources import replayed
 
 
+async def _let_go(blocks: list[bytes]) -> AsyncIterator[bytes]:
+    """Blocks, each forgotten as it is taken: whoever sends it in parts has his own copy."""
+    blocks.reverse()
+    while blocks:
+        yield blocks.pop()
+
+
 async def put_framed(
     storage: Storage, key: str, header: dict[str, Any], frames: list[Frame]
 ) -> tuple[ObjectInfo, str]:
-    """Store an object; answers what was stored and its SHA-256. Sealed if its key says so; then
-    `frames` keep their sizes only, since both forms of them would take twice the memory."""
+    """Store an object; answers what was stored and its SHA-256. Sealed if its key says so.
+    `frames` keep their sizes only: the stored bytes would take twice the memory otherwise."""
     if is_encrypted(key):
         blocks = await _sealed(storage, key, header, frames)
     else:
         blocks = assemble(header, frames)
+        frames[:] = [Frame(b"", frame.plain_bytes) for frame in frames]
     digest = await in_thread(digest_of, blocks)
     size = sum(len(block) for block in blocks)
-    stored = await storage.put(key, replayed(blocks), size_hint=size)
+    # A driver that tries its parts again by itself needs no second reading of the whole.
+    is_once = storage.capabilities.retries_put
+    source = _let_go(blocks) if is_once else replayed(blocks)
+    stored = await storage.put(key, source, size_hint=size)
     if stored.size_bytes != size:
         raise IntegrityError(f"{key}: {size} bytes were sent and {stored.size_bytes} were stored")
     return stored, digest

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Protocol
 
 from agent.storage.sources import source_of
@@ -109,5 +110,8 @@ async def put_bytes(storage: Storage, key: str, data: bytes) -> ObjectInfo:
 
 async def get_bytes(storage: Storage, key: str) -> bytes:
     """Read a whole object that is known to be small enough for memory."""
+    held = BytesIO()  # joining the blocks in the end would hold them twice
     async with storage.get(key) as source:
-        return b"".join([block async for block in source])
+        async for block in source:
+            held.write(block)
+    return held.getvalue()

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.clock import Clock
-from agent.errors import IntegrityError, ObjectExists, ObjectNotFound, TidelogError
+from agent.errors import (
+    IntegrityError,
+    ObjectExists,
+    ObjectLocked,
+    ObjectNotFound,
+    TidelogError,
+)
 from agent.storage.base import Storage, get_bytes, put_bytes
 from agent.storage.describing import Describing, Description, UploadsInParts
 from agent.storage.probe import PROBE_PREFIX
@@ -70,7 +76,11 @@ async def examine(storage: Storage, clock: Clock, measure_bytes: int = 0) -> Exa
         found.description = await storage.describe(key)
     if put is None and measure_bytes:
         await _measure(storage, clock, found, measure_bytes)
-    found.note("delete", await _error(lambda: _deleted(storage, key)))
+    delete = await _error(lambda: _deleted(storage, key))
+    if isinstance(delete, ObjectLocked):
+        found.unknown("delete", f"a lock keeps what is written: {delete}")
+    else:
+        found.note("delete", delete)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from agent.errors import IntegrityError, ObjectNotFound
+from agent.errors import IntegrityError, ObjectLocked, ObjectNotFound
 from agent.storage.base import Storage, get_bytes, put_bytes
 
 PROBE_PREFIX: Final = "probes/"
@@ -13,7 +13,8 @@ PROBE_PREFIX: Final = "probes/"
 
 
 async def probe(storage: Storage) -> None:
-    """Raise the first error that working with this storage would meet."""
+    """Raise the first error that working with this storage would meet. That a lock keeps the probe
+    is none: it does so with whatever is written there."""
     key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     data = b"tidelog probe " + secrets.token_bytes(16)
     await put_bytes(storage, key, data)
@@ -24,9 +25,20 @@ async def probe(storage: Storage) -> None:
         if await get_bytes(storage, key) != data:
             raise IntegrityError(f"{storage.address} returns other bytes for {key!r} than written")
     finally:
-        await storage.delete([key])
+        is_locked = await _is_kept(storage, key)
+    if is_locked:
+        return
     try:
         await storage.stat(key)
     except ObjectNotFound:
         return
     raise IntegrityError(f"{storage.address} still has {key!r}, which was just deleted")
+
+
+async def _is_kept(storage: Storage, key: str) -> bool:
+    """Delete it; whether a lock refused that."""
+    try:
+        await storage.delete([key])
+    except ObjectLocked:
+        return True
+    return False

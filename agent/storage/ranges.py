@@ -8,6 +8,7 @@ memory until it is its turn. What a store does differently is left to it: see `R
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -158,23 +159,27 @@ class Reader:
         begun: int,
         end: int,
     ) -> AsyncGenerator[bytes, None]:
+        """One segment more is held than is under way: a late one does not keep the connection
+        of those behind it idle."""
+        turns = asyncio.Semaphore(self._in_flight)
         starts = iter(range(begun, end, self._segment))
-        reading: list[asyncio.Task[list[bytes] | TidelogError]] = []
+        reading: deque[asyncio.Task[list[bytes] | TidelogError]] = deque()
 
         def read_on() -> None:
             start = next(starts, None)
             if start is not None:
-                length = min(self._segment, end - start)
-                reading.append(group.create_task(self._segment_at(key, start, length)))
+                wanted = self._segment_at(key, start, min(self._segment, end - start), turns)
+                reading.append(group.create_task(wanted))
 
-        for _ in range(max(1, self._in_flight - 1)):
-            read_on()
-        async with aclosing(head):
-            async for block in head:
-                yield block
+        async with turns:  # the head is under way, too
+            for _ in range(self._in_flight):
+                read_on()
+            async with aclosing(head):
+                async for block in head:
+                    yield block
         read_on()  # in place of the head
         while reading:
-            found = await reading.pop(0)
+            found = await reading.popleft()
             if isinstance(found, TidelogError):
                 raise found
             read_on()
@@ -182,13 +187,16 @@ class Reader:
             while found:
                 yield found.pop()
 
-    async def _segment_at(self, key: str, start: int, length: int) -> list[bytes] | TidelogError:
+    async def _segment_at(
+        self, key: str, start: int, length: int, turns: asyncio.Semaphore
+    ) -> list[bytes] | TidelogError:
         try:
-            body = await self._ranges.fetch(key, start, length)
-            try:
-                return await self._whole(body, key, length)
-            finally:
-                body.close()
+            async with turns:
+                body = await self._ranges.fetch(key, start, length)
+                try:
+                    return await self._whole(body, key, length)
+                finally:
+                    body.close()
         except TidelogError as error:
             return error
 

@@ -56,6 +56,12 @@ class SecretReader:
         """The same where it may be missing."""
         return None if value is None else self.text(value)
 
+    def mounted(self, value: Plain | None) -> str | None:
+        """The same of an entry of a mounted secret, which may have no such entry."""
+        if value is None or not (self._directory() / value.value).exists():
+            return None
+        return self.text(value)
+
     def file(self, path: Path) -> str:
         """A text file without the white space around it, read again when it changed. Raises
         `ConfigError`."""

@@ -26,8 +26,10 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def parse_yaml(text: str, source: str = "the configuration") -> dict[str, Any]:
-    """The mapping in a YAML text. Raises `ConfigError` that names the line, and a TAB as such."""
-    for number, line in enumerate(text.splitlines(), 1):
+    """The mapping in a YAML text. Raises `ConfigError` that names the line, and a TAB as such. A
+    line that only says `[...]`, as examples in documents have it, stands for nothing."""
+    lines = ["" if line.strip() == "[...]" else line for line in text.splitlines()]
+    for number, line in enumerate(lines, 1):
         indent = line[: len(line) - len(line.lstrip())]
         if "\t" in indent:
             raise ConfigError(
@@ -35,7 +37,7 @@ def parse_yaml(text: str, source: str = "the configuration") -> dict[str, Any]:
                 hint="indent with spaces",
             )
     try:
-        found = yaml.safe_load(text)
+        found = yaml.safe_load("\n".join(lines))
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source} is not valid YAML{line}: {error.problem}") from error
@@ -228,7 +230,10 @@ def _find(model: Model, written: str, path: str) -> tuple[str, FieldInfo]:
         return found
     near = difflib.get_close_matches(_folded(written), known, n=1, cutoff=0.5)
     names = sorted(field.alias or name for name, field in model.model_fields.items())
-    if near:
+    deeper = sorted(set(_below(model, _folded(written), path.rpartition(".")[0])))
+    if deeper:
+        hint = f"it belongs further down: {', '.join(deeper)}"
+    elif near:
         name, field = known[near[0]]
         parent, _, _ = path.rpartition(".")
         nearest = field.alias or name
@@ -236,6 +241,20 @@ def _find(model: Model, written: str, path: str) -> tuple[str, FieldInfo]:
     else:
         hint = f"known here: {', '.join(names)}"
     raise ConfigError(f"unknown key {path}", hint=hint)
+
+
+def _below(model: Model, folded: str, path: str) -> Iterator[str]:
+    """Where a key of this name is, in the sections of a model."""
+    for name, field in model.model_fields.items():
+        inner = inner_model(field)
+        if inner is None:
+            continue
+        here = f"{path}.{field.alias or name}" if path else field.alias or name
+        for key, found in inner.model_fields.items():
+            spellings = (key, found.alias or key, *_other_names(found))
+            if folded in map(_folded, spellings):
+                yield f"{here}.{found.alias or key}"
+        yield from _below(inner, folded, here)
 
 
 def _other_names(field: FieldInfo) -> list[str]:

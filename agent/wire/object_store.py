@@ -45,8 +45,10 @@ _CREDENTIALS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     ),
 }
 """By section: the driver, and what its credentials are called there."""
-_BESIDE: Final = {"storageAccount": "account", "region": "region"}
+_BESIDE: Final = {"region": "region"}
 """What stands among the credentials and belongs to the section here."""
+_IN_PATH: Final = "storageAccount"
+"""Azure's account: destinationPath names it, so it says nothing new."""
 _AMBIENT: Final = "inheritFromIAMRole"
 """No credentials: the role of the surroundings, which is what none means here."""
 
@@ -82,9 +84,11 @@ def from_object_store(document: Mapping[Any, Any]) -> dict[str, Any]:
     return {"storage": {"type": kind, "url": path, kind: section}}
 
 
-def _section(name: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _section(name: str, given: Any) -> tuple[str, dict[str, Any]]:
     kind, names = _CREDENTIALS[name]
-    _refuse_unknown(given, {*names, *_BESIDE, _AMBIENT}, name)
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{name} of the {KIND} holds no keys", hint=f"such as {', '.join(names)}")
+    _refuse_unknown(given, {*names, *_BESIDE, _AMBIENT, _IN_PATH}, name)
     credentials = {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
     section = {ours: given[theirs] for theirs, ours in _BESIDE.items() if theirs in given}
     return kind, {**section, **({"credentials": credentials} if credentials else {})}

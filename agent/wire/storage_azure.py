@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.wire.secrets import Plain, Secret
+from agent.wire.secrets import MOUNTED, Plain, Secret
 from agent.wire.storage_s3 import DEFAULT_PART, checked_endpoint
 from agent.wire.storage_sections import Prefix, RetryerSettings, Section, endpoint_for, other_names
 from agent.wire.units import Size
@@ -15,7 +15,8 @@ _METHODS: Final = ("connectionString", "key", "sasToken", "clientSecret", "inher
 
 
 class AzureCredentials(Section):
-    """Exactly one way to log in; none: workload identity, environment or managed identity."""
+    """Exactly one way to log in; none: workload identity, environment or managed identity. Several
+    may be named by the entries of mounted secrets: then the one that is mounted counts."""
 
     connection_string: Secret | None = None
     key: Secret | None = Field(
@@ -44,9 +45,16 @@ class AzureCredentials(Section):
             self.inherit_from_azure_ad,
         ]
         named = [name for name, is_given in zip(_METHODS, given, strict=True) if is_given]
-        if len(named) > 1:
+        if len(named) > 1 and not self._are_entries():
             raise ValueError(f"{' and '.join(named)} are two ways to log in; give one")
         return self
+
+    def _are_entries(self) -> bool:
+        """Whether all that is given are entries of mounted secrets, which may be missing."""
+        if self.client_secret is not None or self.inherit_from_azure_ad:
+            return False
+        given = (self.connection_string, self.key, self.sas_token)
+        return all(secret is None or secret.kind == MOUNTED for secret in given)
 
 
 class AzureSettings(Section):

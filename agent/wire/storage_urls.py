@@ -26,13 +26,23 @@ _HINT: Final = "write s3://BUCKET/PREFIX, gs://…, oss://…, https://ACCOUNT.b
 def parse_url(text: str) -> Parsed:
     """Type and section of a storage. Raises `ValueError` that never repeats the URL: it may hold
     what should not be in it."""
-    parts = urlsplit(text.strip())
+    parts = _split(text.strip())
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("url holds a login, a query or a fragment; credentials have their own key")
     parse = _SCHEMES.get(parts.scheme)
     if parse is None:
         raise ValueError(f"url has no scheme that is known; {_HINT}")
     return parse(parts)
+
+
+def _split(text: str) -> SplitResult:
+    """With brackets left alone, which are no address of a host here (`s3://[your-bucket]/`)."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        scheme, _, rest = text.partition("://")
+        netloc, slash, path = rest.partition("/")
+        return SplitResult(scheme.lower(), netloc, slash + path, "", "")
 
 
 def expanded(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """A whole backup, archive and restore to a moment through agents on OSS, with a role whose sessions
-end several times meanwhile."""
+end several times meanwhile, in a bucket whose retention policy lets nothing be deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.support.servers.aliyun.server import NOBODY, ROLE, shared_aliyun
 def test_a_moment_comes_back_from_oss_by_sessions_that_end_meanwhile(
     scene: Scene, tmp_path: Path
 ) -> None:
-    """A1, A11: the key itself may do nothing but assume the role."""
+    """A1, A11: the key itself may do nothing but assume the role. E6: nothing needs a deletion but
+    one that was asked for, and that is refused with its reason."""
     server = shared_aliyun()
     (tmp_path / "secret").write_text(NOBODY.secret_key)
     section = {
@@ -33,6 +34,7 @@ def test_a_moment_comes_back_from_oss_by_sessions_that_end_meanwhile(
     }
     url = f"oss://{BUCKET}/cluster/{secrets.token_hex(4)}"
     server.tell("lifetime", seconds=8)
+    server.tell("bucket", locked_days=30)
     server.tell("seen")
     try:
         written = yaml.safe_dump({"storage": {"url": url, "oss": section}})
@@ -48,8 +50,15 @@ def test_a_moment_comes_back_from_oss_by_sessions_that_end_meanwhile(
         scene.wait_covered((at.time, at.inc))
         scene.restore("--time", f"{at.time},{at.inc}")
         assert scene.fingerprint() == before
+        part = scene.ctl.ok("backup", "--ns", "shop.late", "--wait")["name"]
+        refused = scene.ctl.run("delete-backup", part, "-y", "--wait")
+        assert "FileImmutable" in str(refused.value), str(refused)
+        assert "when its retention ends" in str(refused.value), str(refused)
+        kept = {one["name"]: one["status"] for one in scene.ctl.ok("list")["snapshots"]}
+        assert kept[part] == "done", "nothing of it was touched"
     finally:
         server.tell("lifetime", seconds=3600)
+        server.tell("bucket")
     seen = server.tell("seen")
     names = [each["RoleSessionName"] for each in seen["rpc"]]
     assert len(names) > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -146,6 +147,22 @@ async def test_a_federated_token_a_secret_and_a_managed_identity_get_tokens(
             assert storage.credentials.link is Link.METADATA
             await proves(storage)
         assert set(metadata.asked) == {"managed"}
+
+
+async def test_a_token_that_ends_in_the_middle_of_an_upload_is_renewed(secure: Azurite) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(0.8)
+            yield bytes(1 << 20)
+
+    async with TokenService(secure.certificates.server) as service:
+        service.lifetime_s = 2
+        given = {"clientId": CLIENT, "tenantId": TENANT, "clientSecret": "a-client-secret"}
+        around = {"AZURE_AUTHORITY_HOST": service.url}
+        async with opened(secure, given, around, uploadPartSize="1MiB") as storage:
+            stored = await storage.put("long", slowly())
+            assert stored.size_bytes == (await storage.stat("long")).size_bytes == 4 << 20
+        assert len(service.asked) > 1
 
 
 async def test_a_refused_identity_says_why(secure: Azurite) -> None:

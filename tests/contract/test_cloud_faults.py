@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.errors import Permanent, PermissionDenied, StorageUnavailable
+from agent.errors import IntegrityError, Permanent, PermissionDenied, StorageUnavailable
 from agent.storage.base import Storage, get_bytes, put_bytes
 from agent.storage.registry import StorageOptions, open_storage
 from agent.storage.retrying import RetryPolicy
 from agent.wire.storage_settings import StorageSettings
 from tests.support.servers.azurite import ACCOUNT, shared_azurite
 from tests.support.servers.fake_gcs import Front, shared_fake_gcs
-from tests.support.servers.proxy import Action, Cut, Proxy, Refuse, Seen
+from tests.support.servers.proxy import Action, Cut, Flip, Proxy, Refuse, Seen
 
 pytestmark = pytest.mark.contract
 
@@ -99,6 +99,44 @@ async def test_a_fifth_of_all_requests_cut_before_or_behind_changes_nothing(
     assert [found.key async for found in storage.list("")] == ["long", "short"]
 
 
+async def test_bytes_that_change_on_the_way_are_refused_and_sent_again(
+    cloud: tuple[Storage, Proxy],
+) -> None:
+    storage, proxy = cloud
+    changed = iter([Flip()])
+
+    def change(request: Seen) -> Action:
+        return next(changed, None) if request.method in ("PUT", "POST") else None
+
+    proxy.script(change)
+    await put_bytes(storage, "key", b"body" * 100)
+    assert next(changed, None) is None
+    assert await get_bytes(storage, "key") == b"body" * 100
+
+
+async def test_of_a_long_upload_no_changed_byte_is_kept(cloud: tuple[Storage, Proxy]) -> None:
+    """Azure looks at each block; Google tells the checksum of the whole, and then it is removed."""
+    storage, proxy = cloud
+    changed = iter([Flip()])
+
+    def change(request: Seen) -> Action:
+        return next(changed, None) if request.method == "PUT" else None
+
+    proxy.script(change)
+    failed: IntegrityError | None = None
+    try:
+        await storage.put("key", body_of(7, 5))
+    except IntegrityError as error:
+        failed = error
+    if failed is None:
+        assert await get_bytes(storage, "key") == await whole(7, 5)
+    else:
+        assert storage.address.startswith("gs://")
+        assert "are stored" in str(failed)
+        assert [found.key async for found in storage.list("")] == []
+    assert next(changed, None) is None
+
+
 async def test_a_read_that_is_cut_at_a_byte_goes_on_there(cloud: tuple[Storage, Proxy]) -> None:
     storage, proxy = cloud
     await storage.put("key", body_of(4, 3))
@@ -121,6 +159,35 @@ async def test_what_cannot_get_better_is_asked_once(
     with pytest.raises(kind, match="cannot write 'key' in"):
         await put_bytes(storage, "key", b"body")
     assert len(proxy.requests) == 1
+
+
+async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoints are names that only the proxy knows."""
+    azurite, fake = shared_azurite(), shared_fake_gcs()
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with (
+        azurite.client(),
+        Proxy(azurite.url.removesuffix(f"/{ACCOUNT}")) as before_azure,
+        Proxy(fake.url) as before_gcs,
+    ):
+        sections = {
+            "azure": (
+                before_azure,
+                azurite.settings("p", endpointUrl=f"http://azure.test/{ACCOUNT}"),
+            ),
+            "gcs": (before_gcs, fake.settings("p", endpointUrl="http://gcs.test")),
+        }
+        for kind, (proxy, section) in sections.items():
+            monkeypatch.setenv("http_proxy", proxy.url)
+            options = StorageOptions(environment={"STORAGE_EMULATOR_HOST": "http://gcs.test"})
+            settings = StorageSettings.model_validate({"type": kind, kind: section})
+            storage = await open_storage(settings, options)
+            await put_bytes(storage, key := secrets.token_hex(4), b"body")
+            assert await get_bytes(storage, key) == b"body"
+            await storage.aclose()
+            hosts = {seen.headers["host"] for seen in proxy.requests}
+            assert hosts == {f"{kind}.test"}
 
 
 @pytest.mark.story("F2", "PBM-1605")

@@ -231,6 +231,34 @@ async def test_instance_metadata_are_the_last_link(monkeypatch: pytest.MonkeyPat
     assert keys.secret_key not in repr(keys)
 
 
+async def test_a_container_gives_credentials_to_who_shows_its_token(
+    server: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on ECS, and on EKS with Pod Identity, whose token is a file."""
+    keys = {"AccessKeyId": AGENT.access_key, "SecretAccessKey": AGENT.secret_key, "Token": ""}
+    ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "a-token-of-the-container":
+            return web.Response(status=403)
+        return web.json_response({**keys, "Expiration": ends})
+
+    app = web.Application()
+    app.router.add_get("/credentials", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/credentials"
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        token = tmp_path / "token"
+        token.write_text("a-token-of-the-container")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(token))
+        assert (await works(settings(server))).link is Link.METADATA
+    finally:
+        await runner.cleanup()
+
+
 async def test_a_role_is_assumed_from_the_instances_own(
     sts: Sts, server: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:

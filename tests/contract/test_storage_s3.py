@@ -34,6 +34,7 @@ from agent.wire.storage_settings import StorageSettings
 from tests.support.servers.proxy import Action, Cut, Proxy, Refuse, Seen
 from tests.support.servers.seaweedfs import (
     BUCKET,
+    DOMAIN,
     READER,
     Identity,
     SeaweedFS,
@@ -403,6 +404,23 @@ async def test_an_unknown_authority_is_named_and_not_tried_again(server: Seaweed
         with pytest.raises(ConfigError, match="certificate of the server is not trusted") as raised:
             await storage.stat("key")
     assert "endpointCA" in raised.value.hint
+
+
+async def test_a_bucket_is_a_host_of_its_own_reached_through_a_proxy(
+    proxy: Proxy, server: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C14, C15: the style of Amazon and Linode. Only the environment's proxy knows the name."""
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    prefix = f"s3/{secrets.token_hex(4)}"
+    given = server.settings(prefix, endpointUrl=f"http://{DOMAIN}", forcePathStyle=False)
+    async with opened(given) as storage:
+        await put_bytes(storage, "a/b c", b"body")
+        assert await get_bytes(storage, "a/b c") == b"body"
+        assert [found.key async for found in storage.list("a/")] == ["a/b c"]
+    assert {seen.headers["host"] for seen in proxy.requests} == {f"{BUCKET}.{DOMAIN}"}
+    assert not any(seen.path.startswith(f"/{BUCKET}/") for seen in proxy.requests)
 
 
 async def test_a_node_may_have_an_endpoint_of_its_own(proxy: Proxy, server: SeaweedFS) -> None:

@@ -70,10 +70,7 @@ class CredentialChain:
     def login(self) -> Login:
         """What holds now. Raises `ConfigError`."""
         if self.choice.base is Link.EXPLICIT:
-            given, read = self._given, self._reader.optional
-            return self._login(
-                read(given.connection_string), read(given.key), read(given.sas_token)
-            )
+            return self._login(*self._explicit())
         if self.choice.base is Link.ENVIRONMENT:
             found = self._environment.get
             return self._login(
@@ -82,6 +79,23 @@ class CredentialChain:
                 found("AZURE_STORAGE_SAS_TOKEN"),
             )
         return self._login(None, None, None)
+
+    def _explicit(self) -> tuple[str | None, str | None, str | None]:
+        """Connection string, key and SAS token, of which one is there."""
+        given = (self._given.connection_string, self._given.key, self._given.sas_token)
+        named = [secret for secret in given if secret is not None]
+        if len(named) < 2:
+            string, key, sas = map(self._reader.optional, given)
+            return string, key, sas
+        string, key, sas = map(self._reader.mounted, given)
+        found = [secret for secret in (string, key, sas) if secret is not None]
+        if len(found) != 1:
+            raise ConfigError(
+                f"{len(found)} of {len(named)} ways to log in to Azure are mounted: "
+                + ", ".join(secret.source for secret in named),
+                hint="the secret must have exactly one of these entries",
+            )
+        return string, key, sas
 
     @property
     def may_change(self) -> bool:

@@ -15,6 +15,7 @@ from azure.core import exceptions as vendor
 from agent.errors import (
     ConfigError,
     ObjectExists,
+    ObjectLocked,
     ObjectNotFound,
     Permanent,
     PermissionDenied,
@@ -54,8 +55,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "KeyBasedAuthenticationNotPermitted": "the account allows no keys: use inheritFromAzureAD",
     "NoAuthenticationInformation": "give credentials, or an identity to this host",
     "ContainerNotFound": "create the container first; it is never created here",
-    "BlobImmutableDueToPolicy": "the container has an immutability policy: it goes when the "
-    "policy lets it",
     "InvalidBlobTier": "this account does not offer the accessTier of the settings",
 }
 
@@ -112,7 +111,9 @@ def judged(
 def _kind(code: str, status: int) -> type[TidelogError]:
     if code in _CONFIG:
         return ConfigError
-    if code in _IMMUTABLE or status in (401, 403):
+    if code in _IMMUTABLE:
+        return ObjectLocked
+    if status in (401, 403):
         return ObjectExists if code in _EXISTS else PermissionDenied
     if code in _EXISTS or status == 412:
         return ObjectExists

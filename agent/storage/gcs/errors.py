@@ -15,6 +15,7 @@ import aiohttp
 from agent.errors import (
     ConfigError,
     ObjectExists,
+    ObjectLocked,
     ObjectNotFound,
     Permanent,
     PermissionDenied,
@@ -29,6 +30,7 @@ VENDOR_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 _THROTTLED: Final = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "slowDown"})
+_LOCKED: Final = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
 _HINTS: Final[Mapping[int, str]] = {
     401: "the token is of no known account; docs/storage/gcs.md says where one is looked for",
     403: "give the account the role Storage Object User on the bucket; look for a deny policy, a "
@@ -61,6 +63,8 @@ def judged(
     if status == 400 and "match" in text and ("crc32c" in text.lower() or "md5" in text.lower()):
         return StorageUnavailable(message)  # what arrived is not what was sent: it is sent again
     hint = with_right(_HINTS[403], right) if status == 403 else _HINTS.get(status)
+    if reason in _LOCKED:
+        return ObjectLocked(message)
     return _kind(status, text)(message, hint=hint)
 
 

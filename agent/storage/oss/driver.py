@@ -105,8 +105,8 @@ class OssStorage(CloudStorage[Connection]):
         gone = {unquote(each.findtext("Key", "")) for each in found}
         left = [key for name, key in names.items() if name not in gone]
         if left:
+            await self._delete_one(left[0])  # its answer says why
             raise StorageUnavailable(
                 f"{self._connection.cannot('delete', left[0])}: {len(left)} of {len(batch)} objects"
-                " are still there",
-                hint="a retention policy (WORM) keeps objects until it ends",
+                " are still there"
             )

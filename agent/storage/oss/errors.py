@@ -15,6 +15,7 @@ from alibabacloud_oss_v2 import exceptions as vendor
 from agent.errors import (
     ConfigError,
     ObjectExists,
+    ObjectLocked,
     ObjectNotFound,
     Permanent,
     PermissionDenied,
@@ -59,7 +60,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "RequestTimeTooSkewed": "the clock of this host is wrong; run a time service on it",
     "NoSuchBucket": "create the bucket first; it is never created here",
     "UserDisable": "the account is in arrears or closed",
-    "FileImmutable": "a retention policy (WORM) of the bucket keeps the object until it ends",
     "KmsServiceNotEnabled": "activate KMS in this account, or use sseAlgorithm: AES256",
     "InvalidObjectState": "the object is archived; restore it before it can be read",
 }
@@ -117,7 +117,9 @@ def _kind(code: str, status: int) -> type[TidelogError]:
         return StorageFull
     if code == "FileAlreadyExists":
         return ObjectExists
-    if status in (401, 403) or code == "FileImmutable":
+    if code == "FileImmutable":
+        return ObjectLocked
+    if status in (401, 403):
         return PermissionDenied
     if status == 404:
         return ObjectNotFound

@@ -16,6 +16,7 @@ from botocore import exceptions as vendor
 from agent.errors import (
     ConfigError,
     ObjectExists,
+    ObjectLocked,
     ObjectNotFound,
     Permanent,
     PermissionDenied,
@@ -63,6 +64,7 @@ _UNSUPPORTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "Unsuppor
 _ELSEWHERE: Final = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
+_LOCKED: Final = frozenset({"ObjectLocked", "InvalidRetentionDate", "XMinioObjectLocked"})
 _DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "403", ""})
 """The last two: an answer to HEAD, which has no body."""
 _HINTS: Final[Mapping[str, str]] = {
@@ -126,6 +128,8 @@ def _kind(code: str, status: int) -> type[TidelogError]:
         return StorageFull
     if code in _UNSUPPORTED or status in (405, 501):
         return Unsupported
+    if code in _LOCKED:
+        return ObjectLocked
     if status in (401, 403):
         return PermissionDenied
     if status == 404:

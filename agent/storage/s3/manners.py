@@ -10,10 +10,11 @@ import asyncio
 import base64
 import hashlib
 import secrets
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from fastcrc import crc32
 
 from agent.errors import ObjectExists, Permanent, PermissionDenied, TidelogError
 from agent.storage.probe import PROBE_PREFIX
@@ -27,7 +28,7 @@ NONE: Final = "none"
 def checksum(mode: str, body: bytes) -> dict[str, Any]:
     """What a writing request carries for the server to check the body by."""
     if mode == CRC32:
-        return {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}
+        return {"ChecksumCRC32": base64.b64encode(crc32.iso_hdlc(body).to_bytes(4, "big")).decode()}
     if mode == MD5:
         digest = hashlib.md5(body, usedforsecurity=False).digest()
         return {"ContentMD5": base64.b64encode(digest).decode()}

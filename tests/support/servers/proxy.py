@@ -64,7 +64,14 @@ class Cut:
     answered: bool = True
 
 
-Action = Refuse | Cut | None
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Pass it on with a changed byte: the last but so many of the body."""
+
+    behind: int = 40
+
+
+Action = Refuse | Cut | Flip | None
 
 
 class Proxy:
@@ -121,6 +128,8 @@ class Proxy:
             return web.Response(
                 status=action.status, text=text, headers=action.headers, content_type="text/xml"
             )
+        if isinstance(action, Flip):
+            body = _flipped(body, action.behind)
         try:
             async with self.turn(request):
                 if (early := await self.check(request, body)) is not None:
@@ -152,7 +161,7 @@ class Proxy:
         passed = {name: value for name, value in request.headers.items() if _passes(name)}
         async with self._client.request(
             request.method,
-            URL(self._upstream + request.raw_path, encoded=True),
+            URL(self._upstream + _path_of(request.raw_path), encoded=True),
             headers=passed,
             data=BytesIO(body) if body else None,
             skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
@@ -189,6 +198,16 @@ class Proxy:
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=500)
+
+
+def _path_of(target: str) -> str:
+    """Who was told of a proxy names the host before the path."""
+    return target if target.startswith("/") else "/" + target.split("/", 3)[3]
+
+
+def _flipped(body: bytes, behind: int) -> bytes:
+    at = max(0, len(body) - 1 - behind)
+    return body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :]
 
 
 def _passes(name: str) -> bool:

@@ -26,6 +26,8 @@ from tests.support.servers.oidc import Issuer
 from tests.support.servers.process import ServerFailedError, ServerProcess, program
 
 BUCKET: Final = "tidelog-tests"
+DOMAIN: Final = "s3.test"
+"""Buckets are hosts of it, too; no name service knows it."""
 READY_WITHIN_S: Final = 60.0
 _PORTS: Final = 5
 _TURNS: Final = 3
@@ -166,7 +168,7 @@ def _arguments(ports: list[int]) -> list[str]:
         *("-master.heartbeatInterval=200ms", f"-master.port={master}", f"-volume.port={volume}"),
         *("-volume.max=0", "-volume.preStopSeconds=0", "-filer", f"-filer.port={filer}"),
         *("-s3", f"-s3.port={s3}", f"-s3.port.https={https}"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.domainName={DOMAIN}"),
     ]
 
 

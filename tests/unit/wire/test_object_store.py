@@ -3,9 +3,13 @@ placeholder, a name stands."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agent.errors import ConfigError
+from agent.storage.azure.credentials import CredentialChain
+from agent.storage.surroundings import Surroundings
 from agent.wire.settings import load_yaml
 
 AWS = """
@@ -139,3 +143,68 @@ def test_a_role_of_the_surroundings_is_no_credential() -> None:
 def test_what_is_missing_or_not_known_is_named(before: str, after: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load_yaml(AWS.replace(before, after))
+
+
+SPACES = """
+kind: ObjectStore
+metadata:
+  name: digitalocean-store
+spec:
+  configuration:
+    destinationPath: "s3://[your-bucket-name]/[your-backup-folder]/"
+    endpointURL: "https://sfo3.digitaloceanspaces.com"
+    s3Credentials:
+      [...]
+  [...]
+"""
+AZURE_ALL = """
+kind: ObjectStore
+metadata:
+  name: azure-store
+spec:
+  configuration:
+    destinationPath: "https://account.blob.core.windows.net/container/folder"
+    azureCredentials:
+      connectionString:
+        name: azure-creds
+        key: AZURE_CONNECTION_STRING
+      storageAccount:
+        name: azure-creds
+        key: AZURE_STORAGE_ACCOUNT
+      storageKey:
+        name: azure-creds
+        key: AZURE_STORAGE_KEY
+      storageSasToken:
+        name: azure-creds
+        key: AZURE_STORAGE_SAS_TOKEN
+  [...]
+"""
+
+
+def test_brackets_for_names_and_lines_that_only_elide_load_as_they_are() -> None:
+    found = load_yaml(SPACES).storage
+    assert found is not None
+    assert found.s3 is not None
+    assert (found.s3.bucket, found.s3.prefix) == ("[your-bucket-name]", "[your-backup-folder]")
+    assert not found.s3.credentials.model_fields_set
+    with pytest.raises(ConfigError, match="s3Credentials of the ObjectStore holds no keys"):
+        load_yaml(SPACES.replace("\n      [...]", " [...]"))
+
+
+def test_of_azures_entries_the_one_that_is_mounted_logs_in(tmp_path: Path) -> None:
+    """C23: the page names all four entries, and the secret has those that are needed."""
+    found = load_yaml(AZURE_ALL).storage
+    assert found is not None
+    assert found.azure is not None
+    mounted = tmp_path / "azure-creds"
+    mounted.mkdir()
+    chain = CredentialChain(
+        found.azure, Surroundings(environment={"TIDELOG_SECRETS_DIRECTORY": str(tmp_path)})
+    )
+    with pytest.raises(ConfigError, match="0 of 3 ways to log in"):
+        chain.login()
+    (mounted / "AZURE_STORAGE_SAS_TOKEN").write_text("?sv=2024&sig=x")
+    assert (chain.login().account, chain.login().sas) == ("account", "sv=2024&sig=x")
+    (mounted / "AZURE_STORAGE_KEY").write_text("a2V5")
+    with pytest.raises(ConfigError, match=r"2 of 3 .*azure-creds/AZURE_STORAGE_KEY"):
+        chain.login()
