@@ -174,20 +174,20 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
         sections = {
             "azure": (
                 before_azure,
-                azurite.settings("p", endpointUrl=f"http://azure.test/{ACCOUNT}"),
+                azurite.settings("p", endpointUrl=f"http://azure-afar/{ACCOUNT}"),
             ),
-            "gcs": (before_gcs, fake.settings("p", endpointUrl="http://gcs.test")),
+            "gcs": (before_gcs, fake.settings("p", endpointUrl="http://gcs-afar")),
         }
         for kind, (proxy, section) in sections.items():
             monkeypatch.setenv("http_proxy", proxy.url)
-            options = StorageOptions(environment={"STORAGE_EMULATOR_HOST": "http://gcs.test"})
+            options = StorageOptions(environment={"STORAGE_EMULATOR_HOST": "http://gcs-afar"})
             settings = StorageSettings.model_validate({"type": kind, kind: section})
             storage = await open_storage(settings, options)
             await put_bytes(storage, key := secrets.token_hex(4), b"body")
             assert await get_bytes(storage, key) == b"body"
             await storage.aclose()
             hosts = {seen.headers["host"] for seen in proxy.requests}
-            assert hosts == {f"{kind}.test"}
+            assert hosts == {f"{kind}-afar"}
 
 
 @pytest.mark.story("F2", "PBM-1605")
