@@ -86,8 +86,8 @@ def _is_of_storage(error: Any) -> bool:
 def _answered(error: Any, what: str, right: str) -> TidelogError:
     headers = {name.lower(): value for name, value in error.response.headers.items()}
     status = int(error.status_code or 0)
-    code = str(getattr(error, "error_code", None) or headers.get("x-ms-error-code") or "")
-    code = code.rpartition(".")[2]
+    found = getattr(error, "error_code", None) or headers.get("x-ms-error-code") or ""
+    code = str(getattr(found, "value", found))  # the SDK's names of codes are not the server's
     return judged(status, code, what, headers, right)
 
 
