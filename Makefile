@@ -52,7 +52,8 @@ crash: bootstrap ## fail at every fault point in every way (hours); POINTS=delet
 	@TIDELOG_CRASH_EXAMPLES=5000 $(PYTHON) -m pytest -q --timeout 3600 \
 		tests/unit/operations/test_lease_model.py
 	@TIDELOG_CRASH="$(or $(POINTS),all)" $(PYTHON) -m pytest -q -rs tests/cluster/test_crash.py \
-		tests/cluster/test_crash_sharded.py $(ARGS)
+		tests/cluster/test_crash_sharded.py tests/cluster/test_network_faults.py \
+		tests/cluster/test_control_elections.py tests/cluster/test_memory.py $(ARGS)
 
 .PHONY: bench
 bench: bootstrap ## measure every path beside its limit; SCALE (1), ROUNDS (5); writes docs/performance.md

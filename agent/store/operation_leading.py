@@ -147,6 +147,7 @@ class OperationLeading(OperationReading):
         now = await self.get(op_id)
         if now.lead_epoch == epoch and (now.state is done_if or action == TAKING):
             return now  # our own write, whose answer was lost
+        await self._check_confirmed(op_id, match, action)
         if now.lead_epoch > epoch:
             raise LeaseLost(f"{action}: {now.lead_node} leads {now.kind} {now.name} now")
         if now.cancel_requested and not now.state.is_terminal:

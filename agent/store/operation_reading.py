@@ -8,7 +8,7 @@ import structlog
 from pydantic import ValidationError
 from pymongo import ReturnDocument
 
-from agent.errors import NotFound
+from agent.errors import NotFound, StoreUnavailable
 from agent.store.command_queue import CommandQueue
 from agent.store.connection import Control, translated
 from agent.store.operation_updates import UNFINISHED, Document, Pipeline
@@ -65,6 +65,15 @@ class OperationReading:
         if wake:
             await self._commands.wake(found["_id"])
         return Operation.from_document(found)
+
+    async def _check_confirmed(self, op_id: str, match: Document, action: str) -> None:
+        """After a change that matched nothing. What a majority has may match all the same: then a
+        write that no majority has confirmed stands in the way, and may yet be rolled back. Raises
+        `StoreUnavailable`: the change is to be made again when that is decided."""
+        with translated("reading the operation"):
+            found = await self._collection.find_one({"_id": op_id, **match}, {"_id": 1})
+        if found is not None:
+            raise StoreUnavailable(f"{action}: an earlier change is not confirmed yet")
 
 
 def _decoded(rows: list[Document]) -> list[Operation]:

@@ -128,6 +128,7 @@ class OperationWorking(OperationReading):
         part = now.part(replset)
         if part is not None and part.epoch == epoch and part.state is done_if:
             return now  # our own write, whose answer was lost
+        await self._check_confirmed(op_id, match, action)
         what = f"{action} of {replset} in {now.kind} {now.name}"
         if now.cancel_requested and not now.state.is_terminal:
             raise OperationCancelled(f"{what}: it was cancelled")

@@ -5,7 +5,8 @@ restored beside those at which it held still; OUTAGE_S (20) is how long storage 
 names those to inject (all of them, in every other round). Links are cut too where this process may
 make a network of its own, which it then does first. With SHARDS it is a sharded cluster of so many
 shards (see `tests.soak.sharded`). Prints a line a round and the sum at the end; the exit status is
-1 if anything was not restored exactly.
+1 if anything was not restored exactly, or left behind (a lease, an operation, a collection, an
+object).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tests.support.agents import Agents
 from tests.support.chaos import ALL_FAULTS, NETWORK_FAULTS
 from tests.support.cleaning import clean
 from tests.support.ctl import Ctl
+from tests.support.leftovers import check_nothing_left
 from tests.support.mongod import HERE, Machine, ReplicaSet, SetOptions
 from tests.support.mongod.options import Member
 from tests.support.network import Network, entering, environment_inside, hindrance, is_inside
@@ -95,6 +97,7 @@ def _round(
                 storage_gone_s=float(os.environ.get("OUTAGE_S") or 20),
                 network=network,
             )
+            check_nothing_left(scene.client.admin, [scene.client], scene.ctl, scene.repository)
             forget(scene)
     except AssertionError as error:
         counts.failures.append(f"seed {seed}: {error}")

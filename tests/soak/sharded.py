@@ -25,6 +25,7 @@ from tests.support.agents import Agents
 from tests.support.cluster_image import ClusterImage, misrouted, settle
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
+from tests.support.leftovers import check_nothing_left
 from tests.support.mongod import ClusterOptions, ShardedCluster
 from tests.support.reaper import REAPER
 from tests.support.shard_chaos import RESTORE_FAULTS, SHARD_FAULTS, ShardChaos
@@ -173,6 +174,8 @@ class _Round:
             60.0,
             describe=lambda: f"the balancer: {cluster.balancer_setting()}, was {balancer}",
         )
+        clients = [one.client() for one in cluster.sets]
+        check_nothing_left(cluster.config.client().admin, clients, ctl, self._repository)
         sums.faults.update(chaos.counts)
         self._say(f"  seed {self._seed}: {', '.join(chaos.where)}; {', '.join(upheaval.steps)}")
 

@@ -75,7 +75,7 @@ class ModelCollection:
         self._name = name
         self.documents: dict[str, Document] = {}
 
-    async def find_one(self, match: Document) -> Document | None:
+    async def find_one(self, match: Document, _fields: Document | None = None) -> Document | None:
         return next((deepcopy(d) for d in self.documents.values() if self._fits(d, match)), None)
 
     async def find_one_and_update(

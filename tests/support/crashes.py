@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from agent.wire.leases import TTL_S
 from tests.support.agents import AgentProcess
 from tests.support.eventually import eventually
@@ -42,6 +44,10 @@ class Driver(StrEnum):
         """It needs shards and config servers."""
         return self in (Driver.SHARDED_BACKUP, Driver.SHARDED_RESTORE)
 
+
+IN_FULL: Final = pytest.mark.skipif(
+    not os.environ.get("TIDELOG_CRASH"), reason="takes minutes: make crash runs it"
+)
 
 ACTIONS: Final = ("transient", "permanent", "cancel", "kill", "stop")
 

@@ -92,6 +92,17 @@ def unnamed(repository: Path, *, with_slices: bool) -> list[str]:
     return found
 
 
+def check_nothing_left(
+    admin: Any, clients: Iterable[Client], ctl: Ctl, repository: Path, within_s: float = 90.0
+) -> None:
+    """After a storm: stop slicing, wait until all is quiet, sweep, and look at the storage."""
+    ctl.ok("config", "--set", "pitr.enabled=false")
+    check_quiet(admin, clients, within_s)
+    sweep(admin, ctl, repository)
+    left = unnamed(repository, with_slices=False)
+    assert not left, f"left behind after a sweep: {left}"
+
+
 def read_compressed(path: Path) -> dict[str, Any]:
     """A compressed JSON object of a repository."""
     with path.open("rb") as source:

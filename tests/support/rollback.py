@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from pymongo.errors import AutoReconnect
@@ -10,14 +11,22 @@ from pymongo.write_concern import WriteConcern
 
 from tests.support.eventually import eventually
 from tests.support.mongod import MongodNode, ReplicaSet
+from tests.support.mongod.replset import Client
 
 LOST: Final = "lost"
 WRITES: Final = 50
 
 
-def roll_back(replset: ReplicaSet, old: MongodNode, database: str = "ledger") -> int:
+def roll_back(
+    replset: ReplicaSet,
+    old: MongodNode,
+    database: str = "ledger",
+    *,
+    while_alone: Callable[[Client], object] = lambda _: None,
+) -> int:
     """Have the primary write to `lost` alone, kill it, let the others win and it join them; answers
-    how many writes were rolled back."""
+    how many writes were rolled back. `while_alone` is called with a client of the primary when
+    nobody follows it any more, before it dies: what is written until then is rolled back, too."""
     others = [node for node in replset.nodes if node is not old]
     alone = replset.connect(replset.uri_of(old), retryWrites=False)
     lost = alone[database].get_collection(LOST, write_concern=WriteConcern(w=1, j=True))
@@ -36,6 +45,7 @@ def roll_back(replset: ReplicaSet, old: MongodNode, database: str = "ledger") ->
     try:
         eventually(is_cut_off, 30.0)
         lost.insert_many({"_id": number} for number in range(WRITES))
+        while_alone(alone)
         old.kill()
     finally:
         alone.close()
