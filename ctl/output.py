@@ -72,9 +72,11 @@ class Output:
         if yes:
             return True
         if not self.is_interactive:
+            can_try = "dry_run" in click.get_current_context().params
             raise Refused(
                 "this has to be confirmed, and there is no terminal to ask on",
-                hint="add -y to confirm, or --dry-run to see what would happen",
+                hint="add -y to confirm"
+                + (", or --dry-run to see what would happen" if can_try else ""),
             )
         self.console(stderr=True).print(renderable, soft_wrap=isinstance(renderable, str))
         return click.confirm(question, default=False, err=True)

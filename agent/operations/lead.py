@@ -152,7 +152,7 @@ class Lead:
         if self.operation.attempts > self._allowed_attempts():
             raise Permanent(
                 f"gave up after {self.operation.attempts - 1} attempts to lead it",
-                hint="see the history of the operation, and the agents' logs",
+                hint=f"'ctl logs -i {self.operation.id}' shows what each attempt met",
             )
 
     def _allowed_attempts(self) -> int:

@@ -119,7 +119,7 @@ class Worker:
         if attempts > MAX_ATTEMPTS:
             raise Permanent(
                 f"gave up after {attempts - 1} attempts to work on {self._replset}",
-                hint="see the history of the operation, and the agents' logs",
+                hint=f"'ctl logs -i {self.operation.id}' shows what each attempt met",
             )
         await watched(
             self._await_lead, self._watch, within_s=LEAD_WITHIN_S, what="waiting for the lead"

@@ -110,10 +110,16 @@ async def _check(session: Session) -> Result:
     told = {report.node: report.error for report in answers.reports}
     told |= answers.silent
     if not told:
-        raise OperationFailed("no agent is alive, so nobody can check the storage")
+        raise OperationFailed(
+            "no agent is alive, so nobody can check the storage",
+            hint="start one beside each node; 'ctl status' shows which there are",
+        )
     if any(told.values()):
         bad = "; ".join(f"{node}: {why}" for node, why in sorted(told.items()) if why)
-        raise OperationFailed(f"the storage cannot be used everywhere: {bad}")
+        raise OperationFailed(
+            f"the storage cannot be used everywhere: {bad}",
+            hint="'ctl storage check' shows what each agent may and may not do there",
+        )
     text = "\n".join(f"{node}: ok" for node in sorted(told))
     return Result({"storage": [{"node": n, "ok": True, "error": None} for n in sorted(told)]}, text)
 
