@@ -8,7 +8,7 @@ from tests.cluster.scene import Scene
 from tests.support.agents import Agents
 from tests.support.ctl import Ctl, CtlResult
 from tests.support.ctl_schema import check_printed
-from tests.support.mongod import ReplicaSet, find_mongod
+from tests.support.mongod import ReplicaSet
 
 
 class HeldCtl(Ctl):
@@ -34,12 +34,7 @@ class HeldCtl(Ctl):
 
 
 def test_every_answer_is_as_the_schema_says(one_node: ReplicaSet, tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    extra = {
-        "TIDELOG_VERIFY__SCRATCHDIR": str(tmp_path / "scratch"),
-        "TIDELOG_VERIFY__MONGOD": str(find_mongod()),
-    }
-    with Agents(one_node, extra=extra) as agents:
+    with Agents(one_node) as agents:
         ctl = HeldCtl(one_node.uri())
         scene = Scene(one_node, agents, ctl, tmp_path / "repository")
         ctl.ok("status")
@@ -66,7 +61,6 @@ def test_every_answer_is_as_the_schema_says(one_node: ReplicaSet, tmp_path: Path
             "storage check",
             "storage policy",
             "verify --deep --wait",
-            f"verify {name} --restore --wait",
             f"hold {name} audit --wait",
             f"hold {name} --release -y --wait",
             "limit set --read 50MB/s",

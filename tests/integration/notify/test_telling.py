@@ -103,6 +103,7 @@ async def test_failure_then_success_is_told_signed_in_order_and_once(
     async with telling(one_node.uri(), actor):
         await asyncio.sleep(1.2)  # told is what ends after the webhook was seen first
         failed = await _failed(actor)
+        await asyncio.sleep(1.1)  # what ends within one second has no order
         operation = await actor.operations.submit(
             Kind.BACKUP, {}, requested_by="tests", name="2026-01-01T00:00:00Z"
         )
