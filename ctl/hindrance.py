@@ -46,6 +46,10 @@ def _without_lead(operation: Operation, nodes: tuple[NodeStatus, ...]) -> Hindra
     if lead is None:
         # Between the command and the first lease lies one wake-up, or one poll.
         return Hindrance("no lead", "no agent has taken the lead yet", grace_s=TTL_S)
+    last = operation.history[-1].note if operation.history else None
+    if lead.is_live and last is not None and last.startswith("attempt "):
+        # It has let go by itself, and somebody bids again after a pause.
+        return Hindrance("attempt failed", f"{last}; it is tried again", 1.0)
     if lead.is_live:
         return Hindrance(
             "lead lost",

@@ -208,8 +208,7 @@ def _line(part: Part, rate: Rate) -> str:
     if amounts.bytes_done or amounts.bytes_total:
         total = max(amounts.bytes_total, amounts.bytes_done)
         words.append(_of(size(amounts.bytes_done), size(total)))
-        words.append(f"{number(amounts.documents_done)} documents")
-    elif amounts.documents_done:
+    if amounts.documents_done:
         words.append(f"{number(amounts.documents_done)} documents")
     if rate.bytes_s is not None and not part.state.is_terminal:
         words.append(_pace(rate.bytes_s, rate.left_s(amounts)))

@@ -29,7 +29,7 @@ def snapshot_table(snapshots: Sequence[Snapshot], backups: Sequence[Backup]) -> 
         if item["error"]:
             words = f"{words}: {shortened(item['error'])}"
         elif item["verified"] and item["verified"]["harmed"]:
-            words = f"done, HARMED: {item['verified']['harmed']} objects, see ctl describe-backup"
+            words = f"done, HARMED ({item['verified']['harmed']})"
         elif item["proved"] and item["available"]:
             words = f"done, PROVED in {duration(item['proved']['recovery_s'])}"
         elif item["status"] == "done" and not item["available"]:

@@ -95,13 +95,15 @@ class Steps:
     async def during(self, work: Callable[[], Awaitable[T]], *, what: str) -> T:
         """Do it and tell how far it is: a change soon, and now and then that it goes on at all,
         since a command of the server may take hours without a word."""
-        return await watched(work, self._tell, within_s=WORK_WITHIN_S, what=what)
+        found = await watched(work, self._tell, within_s=WORK_WITHIN_S, what=what)
+        await self._part.report(self._progress)
+        return found
 
     async def _tell(self) -> None:
         clock, told, told_at = self._part.services.clock, Progress(), 0.0
         while True:
+            await clock.sleep(TELL_EVERY_S)
             now = clock.monotonic()
             if self._progress != told or now - told_at >= SIGN_EVERY_S:
                 told, told_at = self._progress, now
                 await self._part.report(told)
-            await clock.sleep(TELL_EVERY_S)

@@ -100,7 +100,9 @@ class Catalog:
             fields = {"verdict": literal}
             if verdict.level is Level.PROVED and verdict.is_sound:
                 fields["proof"] = literal
-            await self._backups.update_one({"_id": name}, [{"$set": fields}])
+            # First taken away: `$set` would merge it with the verdict before.
+            stages: list[Document] = [{"$unset": sorted(fields)}, {"$set": fields}]
+            await self._backups.update_one({"_id": name}, stages)
 
     async def save_restore(self, document: Document) -> None:
         """Record a restore under its `_id`, in place of what was recorded of it before."""

@@ -95,7 +95,8 @@ def explain(holdings: Holdings, state: ScheduleState) -> Result:
     parts.append(table(("NAME", "", "UNTIL ABOUT", "WHY~"), _backup_rows(backups), indent=2))
     parts += ["", title("Archived oplog:")]
     parts.append(table(("REPLSET", "FROM", "TO", "", "WHY~"), _slice_rows(slices), indent=2))
-    parts += ["", title("Schedules:"), table(COLUMNS, run_rows(runs), indent=2)]
+    parts += ["", title("Schedules:")]
+    parts.append(table(COLUMNS, run_rows(runs), indent=2) if runs else "  none")
     return Result(data, Group(*parts))
 
 

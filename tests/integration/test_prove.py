@@ -68,6 +68,7 @@ def test_a_backup_is_proved_and_so_is_a_later_moment(scene: Scene, scratch: Path
     scene.ctl.ok("verify", "--wait")
     (listed,) = scene.ctl.ok("list")["snapshots"]
     assert listed["proved"]["recovery_s"] == later["recovery_s"], "a weaker look takes nothing away"
+    assert listed["verified"].get("recovery_s") is None, "and claims nothing of a stronger one"
     added = [key for key in stored(scene).keys() - before.keys() if "/slices/" not in key]
     assert added == [], "a proof writes nothing to the repository"
     assert list(scratch.iterdir()) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agent.wire.operations import Kind, State
+from datetime import UTC, datetime
+
+from agent.wire.operations import HistoryEntry, Kind, State
 from ctl.hindrance import find_hindrance
 from tests.unit.ctl.world import node, operation, part
 
@@ -45,6 +47,15 @@ def test_a_lost_lease_of_a_live_lead_has_a_grace() -> None:
     assert found is not None
     assert found.grace_s > 0
     assert "has lost its lease" in found.sentence
+
+
+def test_an_attempt_that_failed_says_why() -> None:
+    note = "attempt 2 failed: the storage directory /mnt/new does not exist"
+    history = (HistoryEntry(at=datetime(2026, 3, 1, tzinfo=UTC), state="publishing", note=note),)
+    running = operation(state=State.PUBLISHING, lead_node="rs0/h1:27017", history=history)
+    found = find_hindrance(running, (node(),), frozenset())
+    assert found is not None
+    assert found.sentence == f"{note}; it is tried again"
 
 
 def test_a_new_command_has_no_lead_yet() -> None:
