@@ -203,7 +203,7 @@ class Reader:
     async def _whole(self, body: Body, key: str, length: int) -> list[bytes]:
         found: list[bytes] = []  # as they came: joining them would cost more than sending them on
         left = length
-        while left and (block := await body.read(min(BLOCK_BYTES, left))):
+        while left and (block := await body.read(left)):
             found.append(block)
             left -= len(block)
         if left:

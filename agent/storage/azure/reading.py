@@ -46,15 +46,20 @@ class AzureRanges:
 
 
 class _Held:
-    """A range in memory, handed out block by block."""
+    """A range in memory, handed out as it is where it is wanted whole."""
 
     def __init__(self, data: bytes, total_bytes: int) -> None:
-        self._rest = memoryview(data)
+        self._data = data
+        self._at = 0
         self.total_bytes = total_bytes
 
     async def read(self, size_bytes: int) -> bytes:
-        block, self._rest = bytes(self._rest[:size_bytes]), self._rest[size_bytes:]
+        if self._at == 0 and size_bytes >= len(self._data):
+            block, self._data = self._data, b""
+            return block
+        block = self._data[self._at : self._at + size_bytes]
+        self._at += len(block)
         return block
 
     def close(self) -> None:
-        self._rest = memoryview(b"")
+        self._data = b""
