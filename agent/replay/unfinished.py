@@ -57,8 +57,9 @@ class Unfinished:
     """Of a rename: the routing document of the collection, under its old name."""
 
     def __str__(self) -> str:
-        what = f"renamed to {self.to}" if self.change is Change.RENAME else "dropped"
-        return f"{self.namespace} was being {what}"
+        if self.change is Change.RENAME:
+            return f"{self.namespace} was being renamed to {self.to}"
+        return f"{self.namespace} was being dropped"
 
     def touches(self, namespace: str) -> bool:
         """Whether it concerns a collection."""
