@@ -11,10 +11,12 @@ from tests.support.agents import Agents
 from tests.support.chaos import AGENT_FAULTS, NODE_FAULTS, STORAGE_FAULTS, Chaos
 from tests.support.mongod import ShardedCluster
 
-# A set that loses a member for good is a matter of one replica set, and is proven there.
+# Members that are taken away and writes that are rolled back are matters of one replica set, and are
+# proven there; what rolls back also writes what no routing table knows.
+_OF_ONE_SET: Final = frozenset({"remove_node", "roll_back"})
 SHARD_FAULTS: Final[Mapping[str, float]] = {
     **AGENT_FAULTS,
-    **{name: weight for name, weight in NODE_FAULTS.items() if name != "remove_node"},
+    **{name: weight for name, weight in NODE_FAULTS.items() if name not in _OF_ONE_SET},
     **STORAGE_FAULTS,
 }
 RESTORE_FAULTS: Final[Mapping[str, float]] = {

@@ -112,7 +112,9 @@ async def left_behind(node: Node) -> Found:
         listed = await node.command(
             "admin", {"listDatabases": 1, "nameOnly": True}, timeout_s=LISTING_TIMEOUT_S
         )
-        for database in sorted(one["name"] for one in listed["databases"]):
+        # Nothing of ours is ever in the servers' own, and the agents' user may not list them.
+        names = {one["name"] for one in listed["databases"]} - {"config", "local"}
+        for database in sorted(names):
             command: Document = {
                 "listCollections": 1,
                 "filter": {"name": {"$regex": f"^{re.escape(TEMPORARY)}"}, "type": "collection"},
