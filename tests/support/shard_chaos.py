@@ -11,8 +11,8 @@ from tests.support.agents import Agents
 from tests.support.chaos import AGENT_FAULTS, NODE_FAULTS, STORAGE_FAULTS, Chaos
 from tests.support.mongod import ShardedCluster
 
-# Members that are taken away and writes that are rolled back are matters of one replica set, and are
-# proven there; what rolls back also writes what no routing table knows.
+# Members taken away and writes rolled back are matters of one replica set, and are proven there;
+# what rolls back also writes what no routing table knows.
 _OF_ONE_SET: Final = frozenset({"remove_node", "roll_back"})
 SHARD_FAULTS: Final[Mapping[str, float]] = {
     **AGENT_FAULTS,
