@@ -94,7 +94,7 @@ def files(scene: Scene) -> set[Path]:
 def test_nothing_can_be_read_off_the_storage_and_every_moment_is_restored(scene: Scene) -> None:
     scene.enable_pitr(1.0)
     write(scene, 0, 300)
-    scene.backup()
+    plain = scene.backup()["name"]
     write(scene, 300, 200)
     in_clear, at_clear = scene.fingerprint(), held_moment(scene)
     scene.wait_covered(at_clear)
@@ -137,13 +137,35 @@ def test_nothing_can_be_read_off_the_storage_and_every_moment_is_restored(scene:
     for at, expected in ((at_across, across), (at_clear, in_clear), (at_after, after)):
         scene.restore("--time", f"{at[0]},{at[1]}")
         assert not diff(expected, scene.fingerprint())
-    scene.restore(whole)
-    assert not diff(across, scene.fingerprint())
     scene.client.drop_database(DATABASE)
     scene.restore(encrypted)
     names = set(scene.client[DATABASE].list_collection_names())
     assert set(COLLECTIONS) <= names
     scene.ctl.ok("delete-backup", whole, "-y", "--wait")
+    no_backup_in_clear_can_be_slipped_in(scene, plain)
+
+
+def no_backup_in_clear_can_be_slipped_in(scene: Scene, plain: str) -> None:
+    """A copy of a backup that is as it should be, under another name: with digests that are right,
+    and in clear, as whoever may write to the storage, and has no key, could make one."""
+    forged = "2026-01-01T00:00:00Z"
+    shutil.copytree(scene.repository / "backups" / plain, scene.repository / "backups" / forged)
+    document = scene.repository / "backups" / forged / "backup.json"
+    document.chmod(0o600)
+    document.write_text(document.read_text().replace(f'"_id": "{plain}"', f'"_id": "{forged}"'))
+    assert json.loads(document.read_text())["_id"] == forged
+    resynced = scene.ctl.ok("config", "--force-resync", "--wait", within_s=60.0)
+    assert forged in resynced["unreadable"]
+    listed = {row["name"]: row["encrypted"] for row in scene.ctl.ok("list")["snapshots"]}
+    assert forged not in listed
+    assert set(listed.values()) == {True, False}
+    before = scene.fingerprint()
+    refused = scene.try_restore(forged)
+    assert refused.status != 0
+    assert "no backup named" in str(refused.value["error"])
+    assert "is in clear" in scene.agents.all[0].log_text()
+    assert not diff(before, scene.fingerprint())
+    assert scene.ctl.ok("verify", plain, "--wait")["harmed"] == 0
 
 
 def kms(operation: str, **request: Any) -> Any:
