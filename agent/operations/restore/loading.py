@@ -38,8 +38,9 @@ from agent.replay.zeros import may_hold_empty, restoring
 from agent.wire.namespaces import split
 
 CHECKPOINT_EVERY_S: Final = 2.0
-_WORKING_BYTES: Final = 32 << 20
-"""What a loader holds beside the stored object: a frame, a command and its encoded copy."""
+_WORKING_BYTES: Final = 64 << 20
+"""What a loader holds beside the stored object: a frame, its documents one by one, the command that
+they are encoded into and the driver's copy of it, each of up to 16 MiB."""
 _COUNTERS: Final = 8
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,21 @@ class Terminal:
         program, *rest = self._ctl.command(*arguments, out=None)
         environment: Any = {**self._ctl.environment, "TERM": "xterm-256color", "COLUMNS": "100"}
         child = pexpect.spawn(
-            program, rest, env=environment, dimensions=(30, 100), encoding="utf-8", timeout=20
+            program,
+            rest,
+            env=environment,
+            dimensions=(30, 100),
+            encoding="utf-8",
+            timeout=20,
+            preexec_fn=_as_in_a_shell,
         )
         self.children.append(child)
         return child
+
+
+def _as_in_a_shell() -> None:
+    """Tests that run in the background have Ctrl-C ignored, and what they start inherits it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ def test_a_cluster_without_agents_is_told_as_such(ctl: Ctl) -> None:
     status = ctl.ok("status")
     (replset,) = status["cluster"]
     assert [node["agent"] for node in replset["nodes"]] == [None]
-    assert ctl.ok("list") == {"snapshots": [], "pitr": {"on": False, "ranges": [], "gaps": []}}
+    nothing = {"on": False, "ranges": [], "gaps": [], "lag_s": None, "error": None}
+    assert ctl.ok("list") == {"snapshots": [], "pitr": nothing}
     assert ctl.ok("config") == {}
     assert ctl.ok("logs") == []
     assert "no storage is configured" in ctl.fails(3, "backup")
