@@ -34,6 +34,7 @@ from agent import faults
 
 _NUMBER = struct.Struct("<i")
 _LENGTH = struct.Struct("<I")
+_MAINS = ("ctl.__main__", "agent.__main__")
 _PRELOADED = ("agent.service", "aiobotocore.session")
 
 
@@ -41,8 +42,10 @@ def main(descriptor: int) -> None:
     """Serve; returns in each forked program, ready to run as `__main__`."""
     for found in pkgutil.iter_modules(ctl.commands.__path__, "ctl.commands."):
         importlib.import_module(found.name)
-    for name in ("ctl.__main__", "agent.__main__", *_PRELOADED):
+    for name in (*_MAINS, *_PRELOADED):
         importlib.import_module(name)
+    for name in _MAINS:
+        del sys.modules[name]  # `runpy` warns of a `__main__` that is imported already
     listening = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that attend to a client leave no zombie
     gc.collect()

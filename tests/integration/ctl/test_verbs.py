@@ -10,6 +10,7 @@ import pytest
 
 from agent.wire.events import Event
 from agent.wire.operations import State
+from ctl.follow import POLL_EVERY_S
 from tests.integration.ctl.actor import Actor
 from tests.support.ctl import Ctl, CtlResult
 from tests.support.mongod import ReplicaSet
@@ -56,6 +57,7 @@ async def test_a_backup_from_the_command_to_its_description(actor: Actor, config
     waiting = await _start(configured, "backup", "--wait")
     operation = await actor.lead(await actor.next_operation())
     await actor.progress(operation.id, 3, 10)
+    await asyncio.sleep(4 * POLL_EVERY_S)  # long enough for the one that waits to see it
     running: Any = await asyncio.to_thread(configured.ok, "status", "-s", "running")
     assert running["running"][0]["progress"]["bytes_done"] == 3 << 20
     refused = await asyncio.to_thread(configured.fails, 3, "backup")
