@@ -7,6 +7,7 @@ outside (`ps`, `/proc`), since a forked process shows the command line of its pa
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -100,6 +101,14 @@ class _Server:
                 env=environment(),
                 start_new_session=True,
             )
+            atexit.register(_end, self._process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Close its input, with which it ends."""
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(_START_WITHIN_S)
 
 
 _server = _Server()
