@@ -159,6 +159,19 @@ class Scene:
         found: dict[str, Any] = self.ctl.ok("restore", *arguments, "-y", "--wait", within_s=LONG_S)
         return found
 
+    def bring_back_a_moment(self) -> None:
+        """Back up, write on, lose everything, and have exactly the moment before that again."""
+        self.enable_pitr()
+        self.fill(megabytes=10)
+        self.backup()
+        self.client.shop.late.insert_many([{"_id": number} for number in range(500)])
+        before = self.fingerprint()
+        at = self.client.admin.command("hello")["lastWrite"]["majorityOpTime"]["ts"]
+        self.client.drop_database("shop")
+        self.wait_covered((at.time, at.inc))
+        self.restore("--time", f"{at.time},{at.inc}")
+        assert self.fingerprint() == before
+
     def try_restore(self, *arguments: str) -> CtlResult:
         """Restore, however it ends."""
         return self.ctl.run("restore", *arguments, "-y", "--wait", within_s=LONG_S)

@@ -22,17 +22,7 @@ def test_a_moment_comes_back_from_a_cloud_of_which_a_fifth_fails(
         written = yaml.safe_dump({"storage": cloud.storage})
         scene.ctl.ok("config", "--file", "-", stdin=written)
         cloud.fail(0.2)
-        scene.enable_pitr()
-        scene.fill(megabytes=10)
-        scene.backup()
-        scene.client.shop.late.insert_many([{"_id": number} for number in range(500)])
-        before = scene.fingerprint()
-        hello = scene.client.admin.command("hello")
-        at = hello["lastWrite"]["majorityOpTime"]["ts"]
-        scene.client.drop_database("shop")
-        scene.wait_covered((at.time, at.inc))
-        scene.restore("--time", f"{at.time},{at.inc}")
-        assert scene.fingerprint() == before
+        scene.bring_back_a_moment()
         shown = scene.ctl.run("config").stdout + scene.ctl.run("logs").stdout
         logs = "".join(agent.log_text() for agent in scene.agents.all)
         assert "storage.retry" in logs

@@ -39,17 +39,7 @@ def test_a_moment_comes_back_from_oss_by_sessions_that_end_meanwhile(
     try:
         written = yaml.safe_dump({"storage": {"url": url, "oss": section}})
         scene.ctl.ok("config", "--file", "-", stdin=written)
-        scene.enable_pitr()
-        scene.fill(megabytes=10)
-        scene.backup()
-        scene.client.shop.late.insert_many([{"_id": number} for number in range(500)])
-        before = scene.fingerprint()
-        hello = scene.client.admin.command("hello")
-        at = hello["lastWrite"]["majorityOpTime"]["ts"]
-        scene.client.drop_database("shop")
-        scene.wait_covered((at.time, at.inc))
-        scene.restore("--time", f"{at.time},{at.inc}")
-        assert scene.fingerprint() == before
+        scene.bring_back_a_moment()
         part = scene.ctl.ok("backup", "--ns", "shop.late", "--wait")["name"]
         refused = scene.ctl.run("delete-backup", part, "-y", "--wait")
         assert "FileImmutable" in str(refused.value), str(refused)

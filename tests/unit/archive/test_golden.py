@@ -24,7 +24,8 @@ from agent.operations.repository import read_marker
 from agent.operations.restore.state import Stage, State
 from agent.storage.base import get_bytes
 from agent.storage.memory import MemoryObjects, MemoryStorage
-from tests.unit.archive.foreign_reader import ForeignReader, documents
+from tests.unit.archive.foreign_reader import ForeignReader
+from tests.unit.archive.stored_documents import stored_documents
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/fixtures/golden-v1"
@@ -63,15 +64,7 @@ async def test_the_product_reads_it() -> None:
     assert backup is not None
     (part,) = backup.replsets
     manifest = await read_manifest(storage, part.manifest_key, part.manifest_sha256)
-    found: dict[str, list[bytes]] = {}
-    for item in manifest.objects:
-        _, frames = await fetch_framed(
-            storage, item.key, size_bytes=item.size_bytes, sha256=item.sha256
-        )
-        plain = b"".join(frames)
-        for segment in item.segments:
-            own = plain[segment.offset : segment.offset + segment.length]
-            found.setdefault(segment.uuid, []).extend(documents(own))
+    found = await stored_documents(storage, manifest)
     entries = {entry.uuid: entry for entry in manifest.catalogue}
     assert {entry.ns for entry in entries.values()} == set(EXPECTED)
     for ns, expected in EXPECTED.items():

@@ -26,6 +26,7 @@ from agent.wire.optime import OpTime
 from tests.support.golden_encrypted import AROUND
 from tests.support.vaults import Vaults
 from tests.unit.archive.foreign_reader import documents
+from tests.unit.archive.stored_documents import stored_documents
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/fixtures/golden-v2"
@@ -79,15 +80,7 @@ async def test_an_encrypted_backup_is_read_with_either_key(storage: VaultStorage
     assert backup.ns == ("shop.*",)  # sealed in its document
     (share,) = backup.replsets
     manifest = await read_manifest(storage, share)
-    found: dict[str, list[bytes]] = {}
-    for item in manifest.objects:
-        _, frames = await fetch_framed(
-            storage, item.key, size_bytes=item.size_bytes, sha256=item.sha256
-        )
-        plain = b"".join(frames)
-        for segment in item.segments:
-            own = plain[segment.offset : segment.offset + segment.length]
-            found.setdefault(segment.uuid, []).extend(documents(own))
+    found = await stored_documents(storage, manifest)
     judge({entry.uuid: entry.ns for entry in manifest.catalogue}, found)
 
 
