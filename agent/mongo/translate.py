@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from pymongo.errors import (
     ConfigurationError,
@@ -77,8 +78,19 @@ def _refused(action: str, error: OperationFailure) -> TidelogError:
     code = error.code or 0
     if code in LOGIN_REFUSED:
         return refused_login(action, error)
-    text = f"{action}: {brief(error)}"
-    if code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
+    is_transient = error.has_error_label("RetryableWriteError")
+    return _by_code(code, f"{action}: {brief(error)}", is_transient=is_transient)
+
+
+def refused_write(action: str, error: Mapping[str, Any]) -> TidelogError:
+    """The same for one of a reply's `writeErrors`. A node that steps down between two writes of one
+    command says so there, and that the command as a whole went well."""
+    code = int(error.get("code", 0))
+    return _by_code(code, f"{action}: {error.get('errmsg') or code}", is_transient=False)
+
+
+def _by_code(code: int, text: str, *, is_transient: bool) -> TidelogError:
+    if is_transient or code in _TRANSIENT_CODES:
         return NodeUnavailable(text)
     if code == UNAUTHORIZED:
         return PermissionDenied(

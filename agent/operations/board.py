@@ -20,14 +20,21 @@ class Board:
         self.operations: dict[str, Operation] = {}
         self.held: Mapping[str, Lease] = {}
         self.look = 0
-        """How many looks there were."""
+        """The number of the latest look."""
+        self.asked = 0
+        """The number of the look that was begun last. What somebody learnt by himself before he
+        read this number, all looks with a higher one have seen, too."""
         self._next = asyncio.Event()
 
+    def ask(self) -> None:
+        """A look begins: nothing of it was read yet."""
+        self.asked += 1
+
     def publish(self, operations: Iterable[Operation], held: Mapping[str, Lease]) -> None:
-        """Put a new look up and tell everybody who waits."""
+        """Put up the look that was begun and tell everybody who waits."""
         self.operations = {operation.id: operation for operation in operations}
         self.held = held
-        self.look += 1
+        self.look = self.asked
         self._next.set()
         self._next = asyncio.Event()
 

@@ -75,6 +75,7 @@ class Lead:
         self._advanced_for: Any = None
         self._cancelling_since: float | None = None
         self._look_used = self.board.look
+        self._learnt_before = self.board.asked
         self._started = self.services.clock.monotonic()
         self._is_forgiven = False
 
@@ -86,9 +87,7 @@ class Lead:
         with structlog.contextvars.bound_contextvars(
             op_id=op_id, kind=str(self.operation.kind), name=self.operation.name, epoch=epoch
         ):
-            self.operation = await self._write(
-                lambda: log.take_lead(op_id, node, epoch), what="take_lead"
-            )
+            await self._learn(lambda: log.take_lead(op_id, node, epoch), what="take_lead")
             self.log.info("operation.led", state=str(self.operation.state))
             try:
                 await fault_point("operation.led")
@@ -121,7 +120,7 @@ class Lead:
         if isinstance(error, Conflict):
             # Either the document is not in the state that was thought, and we look again; or it
             # is a refusal of the kind's own.
-            self.operation = await self._read()
+            await self._read()
             if self.operation.state is not before.state:
                 return
         await self._after(error)
@@ -129,7 +128,7 @@ class Lead:
     async def _after(self, error: Exception) -> None:
         outcome = verdict(error)
         if outcome is Verdict.CANCELLED:
-            self.operation = await self._read()
+            await self._read()
             if not self.operation.cancel_requested:
                 await self._fail(error)
         elif outcome is Verdict.FAILED:
@@ -189,7 +188,7 @@ class Lead:
         replsets = await self._cancellable(
             lambda: kind.choose(context, self.operation), within_s=CHOOSE_WITHIN_S, what="choose"
         )
-        self.operation = await self._write(
+        await self._learn(
             lambda: log.set_parts(op_id, epoch, replsets, settings=settings, version=version),
             what="set_parts",
         )
@@ -250,9 +249,11 @@ class Lead:
         self._look_used = self.board.look
         await self._forgive()
         seen = self.board.operations.get(self.operation.id)
-        if seen is None:
-            self.operation = await self._read()
-        elif (seen.updated_at, seen.lead_epoch) >= (self.operation.updated_at, self.held.epoch):
+        # What was read while our own write was under way may lack it. Times cannot tell: those of
+        # two writes at once come in any order, and a new primary's clock may be behind.
+        if seen is None or self._look_used <= self._learnt_before:
+            await self._read()
+        else:
             self.operation = seen
         if self.operation.lead_epoch != self.held.epoch:
             raise LeaseLost(f"{self.operation.lead_node} leads the {self.operation.kind} now")
@@ -275,7 +276,7 @@ class Lead:
         error: ErrorRecord | None = None,
     ) -> None:
         before = self.operation.state
-        self.operation = await self._write(
+        await self._learn(
             lambda: self.services.operations.transition(
                 self.operation.id,
                 before,
@@ -300,10 +301,13 @@ class Lead:
         if not self.operation.state.is_terminal:
             await self._move(State.FAILED, error=error_record(error, self.services.node.id))
 
-    async def _read(self) -> Operation:
-        return await self._write(
-            lambda: self.services.operations.get(self.operation.id), what="read"
-        )
+    async def _read(self) -> None:
+        await self._learn(lambda: self.services.operations.get(self.operation.id), what="read")
+
+    async def _learn(self, call: Callable[[], Awaitable[Operation]], *, what: str) -> None:
+        """Read or write the operation, and know what it is now."""
+        self.operation = await self._write(call, what=what)
+        self._learnt_before = self.board.asked
 
     async def _write(self, call: Callable[[], Awaitable[T]], *, what: str) -> T:
         return await patiently(self.held, self.services.clock, call, what=what)

@@ -105,6 +105,7 @@ class Runner:
                 await self._wakeup.wait(self._next_lapse_s())
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
+        self._board.ask()
         operations = await self._services.operations.active()
         held = await self._services.leases.held() if operations else {}
         self._board.publish(operations, held)

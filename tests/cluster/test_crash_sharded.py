@@ -7,19 +7,13 @@ asked what `test_crash` asks, and that the balancer is as it was and all routing
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cluster.scene import note
-from tests.support.agents import AgentProcess, Agents
+from tests.cluster.stage import Stage
 from tests.support.crashes import ON_SHARD, Case, Driver, chosen, let_it_fail
-from tests.support.ctl import Ctl
-from tests.support.eventually import eventually
-from tests.support.leftovers import TERMINAL, check_quiet, sweep, unnamed
+from tests.support.leftovers import check_quiet, sweep, unnamed
 from tests.support.mongod import ShardedCluster
 from tests.support.sharded_scene import SAME, Seen, furnish
 from tests.support.transfers import DATABASE
@@ -30,72 +24,28 @@ RECOVERED_WITHIN_S = 60.0
 LONG_S = 180.0
 
 
-@dataclass
-class Stage:
-    """The cluster, its agents and a repository."""
-
-    cluster: ShardedCluster
-    agents: Agents
-    ctl: Ctl
-    repository: Path
-
-    @property
-    def admin(self) -> Any:
-        """Where the control collections are."""
-        return self.cluster.config.client().admin
-
-    def operation(self, op_id: str) -> dict[str, Any]:
-        """Its document."""
-        found = self.admin.tidelogOperations.find_one({"_id": op_id})
-        assert found is not None
-        return dict(found)
-
-    def arm(self, case: Case) -> AgentProcess:
-        """Start the agent that passes the point anew, armed."""
-        replset = self.cluster.shards["s1"] if case.point in ON_SHARD else self.cluster.config
-        agent = self.agents.of(replset.nodes[0])
-        agent.terminate()
-        agent.start(faults=case.faults)
-        agent.wait_announced()
-        return agent
-
-    def restore(self, name: str) -> None:
-        """Restore a backup and wait for the end."""
-        self.ctl.ok("restore", name, "-y", "--wait", within_s=LONG_S)
-
-
-@pytest.fixture
-def stage(sharded: ShardedCluster, tmp_path: Path) -> Iterator[Stage]:
+@pytest.fixture(autouse=True)
+def furnished(stage: Stage) -> None:
     """Data on both shards, the balancer on."""
-    with Agents(*sharded.sets, lead=sharded.config) as agents:
-        repository = tmp_path / "repository"
-        repository.mkdir()
-        found = Stage(sharded, agents, Ctl(sharded.shards["s1"].uri()), repository)
-        found.ctl.configure_filesystem(repository)
-        sharded.start_balancer()
-        furnish(sharded)
-        sharded.create_database(DATABASE)
-        yield found
+    stage.cluster.start_balancer()
+    furnish(stage.cluster)
+    stage.cluster.create_database(DATABASE)
 
 
 @pytest.mark.parametrize("case", chosen(is_sharded=True), ids=str)
 def test_whatever_fails_wherever_the_cluster_is_as_it_was(stage: Stage, case: Case) -> None:
     cluster, ctl, is_restore = stage.cluster, stage.ctl, case.driver is Driver.SHARDED_RESTORE
     setting, seen = cluster.balancer_setting(), Seen(cluster, SAME)
-    first = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
-    agent = stage.arm(case)
+    first = stage.backup(LONG_S)
+    replset = cluster.shards["s1"] if case.point in ON_SHARD else cluster.config
+    agent = stage.arm(case.faults, replset.nodes[0])
     if is_restore:
         _change(cluster)
     op_id = ctl.ok(*(("restore", first, "-y") if is_restore else ("backup",)))["op_id"]
-    let_it_fail(case, agent, lambda: stage.operation(op_id), stage.agents.log_tails)
+    let_it_fail(case, agent, lambda: stage.operation(_id=op_id), stage.agents.log_tails)
     recovered = time.monotonic()
-
-    def over() -> bool:
-        return stage.operation(op_id)["state"] in TERMINAL
-
-    eventually(over, RECOVERED_WITHIN_S, describe=stage.agents.log_tails)
+    found = stage.ended(RECOVERED_WITHIN_S, _id=op_id)
     note(f"{case}: over {time.monotonic() - recovered:.1f} s after recovery")
-    found = stage.operation(op_id)
     if found["state"] == "failed" and case.action == "permanent":
         assert "fault injected" in found["error"]["message"], found
     else:
@@ -107,11 +57,11 @@ def test_whatever_fails_wherever_the_cluster_is_as_it_was(stage: Stage, case: Ca
     sweep(stage.admin, ctl, stage.repository)
     assert unnamed(stage.repository, with_slices=True) == []
     if is_restore:
-        stage.restore(first)
+        stage.restore(first, LONG_S)
         _check_same(cluster, seen)
-    name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+    name = stage.backup(LONG_S)
     _change(cluster)
-    stage.restore(name)
+    stage.restore(name, LONG_S)
     _check_same(cluster, seen)
     check_quiet(stage.admin, [one.client() for one in cluster.sets])
     assert cluster.balancer_setting() == setting

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.stage import Stage
 from tests.support.agents import Agents
 from tests.support.cluster_image import misrouted, users_collections
 from tests.support.ctl import Ctl
@@ -36,20 +36,15 @@ WEATHER, CLIMATE = "system.buckets.weather", "system.buckets.climate"
 
 
 @pytest.fixture
-def agents(sharded: ShardedCluster) -> Iterator[Agents]:
+def agents(stage: Stage) -> Agents:
     """One beside each node."""
-    with Agents(*sharded.sets, lead=sharded.config) as running:
-        yield running
+    return stage.agents
 
 
 @pytest.fixture
-def ctl(sharded: ShardedCluster, agents: Agents, tmp_path: Path) -> Ctl:
+def ctl(stage: Stage) -> Ctl:
     """Knows a member of a shard only."""
-    found = Ctl(sharded.shards["s1"].uri())
-    store = tmp_path / "store"
-    store.mkdir()
-    found.configure_filesystem(store)
-    return found
+    return stage.ctl
 
 
 def test_moments_of_a_busy_cluster(
@@ -104,7 +99,7 @@ def test_moments_of_a_busy_cluster(
         ShardedCluster(ClusterOptions(shards=3, name="b-")) as other,
         Agents(*other.sets, lead=other.config),
     ):
-        _elsewhere(other, tmp_path / "store", backup["name"], moment)
+        _elsewhere(other, tmp_path / "repository", backup["name"], moment)
         _check(other, {"s0": "s1", "s1": "s0"}, seen, transfers, moment)
         assert "junk" not in other.client_of("s2").list_database_names()
 
@@ -172,7 +167,7 @@ def test_nothing_is_touched_unless_all_shards_can_be_restored(
 ) -> None:
     furnish(sharded)
     name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
-    chunk = next((tmp_path / "store").glob("**/chunks/rs-b/bundles/*"))
+    chunk = next((tmp_path / "repository").glob("**/chunks/rs-b/bundles/*"))
     chunk.write_bytes(chunk.read_bytes()[:-1])
     sharded.client_of("s0")["shop"]["more"].insert_one({"_id": "later"})
     rows = list(sharded.config.client()["config"]["collections"].find())

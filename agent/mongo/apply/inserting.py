@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import bson
 
-from agent.errors import RestoreFailed
+from agent.errors import NodeUnavailable, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.looking import LOOK_S, STATUS_NOT_KNOWN
 from agent.mongo.apply.operations import apply_writes
 from agent.mongo.node import Document, Node
-from agent.mongo.translate import translated
+from agent.mongo.translate import refused_write, translated
 
 INSERT_TIMEOUT_S: Final = 100.0
 _LOOKS: Final = 100
@@ -85,6 +85,9 @@ async def _resolve(
     if error["code"] in _NOT_STORABLE:
         await apply_writes(node, [inserting(namespace, document.raw)], is_lenient=True)
         return
+    refused = refused_write(f"loading {namespace}", error)
+    if isinstance(refused, NodeUnavailable):
+        raise refused
     raise RestoreFailed(
         f"{namespace} does not take a document of the backup: {error.get('errmsg', error['code'])}"
     )

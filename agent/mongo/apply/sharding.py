@@ -18,7 +18,7 @@ from agent.mongo.apply.looking import (
     show_database,
 )
 from agent.mongo.node import Document, Node
-from agent.mongo.translate import CommandFailed, translated
+from agent.mongo.translate import refused_write, translated
 from agent.wire.namespaces import split
 
 WRITE_TIMEOUT_S: Final = 100.0
@@ -68,8 +68,7 @@ async def put(node: Node, namespace: str, documents: Sequence[Document]) -> None
 def _check(reply: Document, namespace: str) -> None:
     errors: list[dict[str, Any]] = reply.get("writeErrors", [])
     if errors:
-        message = f"{namespace}: {errors[0].get('errmsg')}"
-        raise CommandFailed(message, code=int(errors[0].get("code", 0)))
+        raise refused_write(f"writing to {namespace}", errors[0])
 
 
 async def refresh_routing(

@@ -16,6 +16,7 @@ from agent.errors import (
 )
 from agent.operations.context import LeadContext, PartContext
 from agent.store.settings_store import SettingsStore
+from agent.wire.collections import OPERATIONS
 from agent.wire.nodes import Role
 from agent.wire.operations import Kind, Operation, Progress, State
 from agent.wire.settings import Settings, load_yaml
@@ -76,6 +77,24 @@ async def test_a_command_written_while_no_agent_runs_is_carried_out_later(fleet:
     op = await fleet.submit()
     await trio(fleet)
     assert (await fleet.over(op)).state is State.DONE
+
+
+async def test_a_lead_goes_on_though_the_times_of_writes_go_back(fleet: Fleet) -> None:
+    """As those of two workers who write at once may, and of a new primary with a slower clock."""
+    gate = fleet.script.gate("work")
+    await trio(fleet)
+    op = await fleet.submit()
+    await fleet.script.reach("work")
+    await asyncio.sleep(0.5)
+    seen = len(fleet.script.moments("advance"))
+    later = {"updated_at": {"$dateAdd": {"startDate": "$$NOW", "unit": "day", "amount": 1}}}
+    fleet.replset.client().admin[OPERATIONS].update_one(
+        {"_id": op.id}, [{"$set": {**later, "parts.result": {"begun": True}}}]
+    )
+    fleet.agent(A).wakeup.wake()
+    await fleet.script.reach("advance", seen + 1)
+    gate.set()
+    assert (await fleet.over(op, within_s=10.0)).state is State.DONE
 
 
 async def test_queued_operations_run_one_after_the_other(fleet: Fleet) -> None:

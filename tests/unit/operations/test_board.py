@@ -14,11 +14,13 @@ async def test_a_look_wakes_everybody_who_waits() -> None:
         waiting = [group.create_task(board.after(0, at_most_s=60)) for _ in range(3)]
         await settle()
         assert not any(task.done() for task in waiting)
+        board.ask()
         board.publish([], {})
 
 
 async def test_a_look_that_was_missed_is_not_waited_for() -> None:
     board = Board()
+    board.ask()
     board.publish([], {})
     async with asyncio.timeout(1):
         await board.after(0, at_most_s=60)
