@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
+from agent.wire.optime import parse_seconds
 from ctl.invocation import FORMATS, Invocation
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,8 +70,8 @@ class Remapping(click.ParamType[dict[str, str]]):
 
 
 class OlderThan(click.ParamType[datetime | timedelta]):
-    """`7d`, `2026-01-02` or `2026-01-02T03:04:05[Z]`, all UTC. Days stay a timedelta: they count
-    back from the server's time."""
+    """`7d`, `2026-01-02`, `2026-01-02T03:04:05[Z]` (UTC) or seconds since 1970. Days stay a
+    timedelta: they count back from the server's time."""
 
     name = "time"
 
@@ -83,6 +84,8 @@ class OlderThan(click.ParamType[datetime | timedelta]):
         days = re.fullmatch(r"(\d{1,5})d", text)
         if days:
             return timedelta(days=int(days[1]))
+        if (seconds := parse_seconds(text)) is not None:
+            return datetime.fromtimestamp(seconds, UTC)
         for pattern in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):
             try:
                 return datetime.strptime(text, pattern).replace(tzinfo=UTC)

@@ -10,6 +10,7 @@
     slices/<replset>/<yyyymmdd>/<from>_<to>_<term>_<epoch>.bson.zst
     verified/<name>/<n>.json.zst                             which objects were read and found right
     restores/<name>/<replset>-<epoch>-<n>.json               what a restore did; outlives its target
+    restores/<name>/touched/<replset>-<epoch>-<optime>.json  from when on it changed its target
     encryption/<number>.json                                 encryption policies
     census/<digest>.json.zst                                 what was in clear when they began
     keys/<key id>.json                                       a data key, wrapped
@@ -140,6 +141,11 @@ def restore_key(name: str, replset: str, epoch: int, number: int) -> str:
     return f"restores/{name}/{replset}-{epoch:08d}-{number:08d}.json"
 
 
+def touched_key(name: str, replset: str, epoch: int, at: OpTime) -> str:
+    """From when on a restore has changed its target."""
+    return f"restores/{name}/touched/{replset}-{epoch:08d}-{at.key}.json"
+
+
 def replay_base_key(name: str, replset: str) -> str:
     """What the target of an `oplog-replay` looked like before it."""
     return f"restores/{name}/{replset}-base.json.zst"
@@ -161,13 +167,17 @@ def backup_of_key(key: str) -> str | None:
 
 
 _RESTORE = re.compile(
-    r"restores/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)[^/]*/(.+)-\d{8}-\d{8}\.json(?:\.enc)?"
+    r"restores/(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)[^/]*/([^/]+)-\d{8}-\d{8}\.json(?:\.enc)?"
 )
+_TOUCHED = re.compile(r"restores/[^/]+/touched/([^/]+)-\d{8}-(\d{10})-\d{10}\.json(?:\.enc)?")
 
 
 def restore_moment_of(key: str, replset: str) -> int | None:
-    """When a restore of this replica set was asked for, in seconds, by the key of a record of its
-    progress; None for other keys."""
+    """By the key of a record of it, when a restore of this replica set was asked for or began to
+    change it (it may have waited in line), in seconds; None for other keys."""
+    touched = _TOUCHED.fullmatch(key)
+    if touched is not None and touched[1] == replset:
+        return int(touched[2])
     found = _RESTORE.fullmatch(key)
     if found is None or found[2] != replset:
         return None

@@ -8,11 +8,9 @@ from agent.clock import jittered
 from agent.mongo.oplog import oldest_entry
 from agent.operations.context import Services
 from agent.wire.operations import Kind, Operation, State
-from agent.wire.optime import OpTime
+from agent.wire.optime import ZERO, OpTime
 from agent.wire.specs import BackupSpec
 
-_NAMES: Final = "%Y-%m-%dT%H:%M:%SZ"
-"""How operations are named after their moment."""
 _ASKING: Final = "base/asking"
 _ASK_AGAIN_S: Final = 0.3
 _NOT_BEGUN: Final = frozenset({State.REQUESTED, State.ELECTING, State.PREPARING})
@@ -20,16 +18,17 @@ _NOT_BEGUN: Final = frozenset({State.REQUESTED, State.ELECTING, State.PREPARING}
 
 async def first_base(services: Services) -> OpTime | None:
     """Where slicing may begin so that the newest backup, taken before slicing was switched on,
-    can be carried on from: None where the oplog no longer reaches it. A restore since then has
-    ended that timeline."""
+    can be carried on from: None where the oplog no longer reaches it. A restore that has touched
+    the replica set since then has ended that timeline, however it ended itself. When it was asked
+    for says nothing: it may have waited in line while that backup was taken."""
     known = await services.catalog.backups()
-    restored = max((r["_id"] for r in await services.catalog.restores()), default="")
+    touched = await services.runs.touched_at(services.node.replset) or ZERO
     bases = [
         b.last_write
         for b in known
         if b.cluster_id == services.cluster_id
         and any(part.replset == services.node.replset for part in b.replsets)
-        and f"{b.last_write.wall():{_NAMES}}" > restored
+        and b.last_write > touched
     ]
     oldest = await oldest_entry(services.node)
     return max((base for base in bases if base > oldest), default=None)

@@ -219,6 +219,6 @@ async def _slices_of_backups(storage: Storage) -> set[str]:
 
 
 async def _restores(storage: Storage, replset: str) -> list[int]:
-    """When restores of this replica set began, in seconds."""
+    """When restores of this replica set were asked for and when they began, in seconds."""
     found = {restore_moment_of(item.key, replset) async for item in storage.list("restores/")}
     return sorted(at for at in found if at is not None)

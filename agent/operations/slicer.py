@@ -175,7 +175,12 @@ class Slicer:
         return self._services.node.is_config and bool(await cluster.resharding())
 
     async def _is_restoring(self) -> bool:
-        return any(op.kind.writes_data for op in await self._services.operations.active())
+        """Whether data is being changed by us, or will be at any moment. One that waits in line
+        behind a backup, perhaps for hours, changes nothing yet, and a dry run never does."""
+        return any(
+            op.kind.writes_data and not op.queued and not op.spec.get("dry_run")
+            for op in await self._services.operations.active()
+        )
 
     async def _slice(self, turn: _Turn) -> None:
         """Archive until settings change, a restore begins or the lease is lost."""

@@ -19,6 +19,7 @@ from agent.wire.timelines import Gap, Run
 _RUN: Final = "run"
 _GAP: Final = "gap"
 _TROUBLE: Final = "trouble"
+_TOUCHED: Final = "touched"
 
 
 class SliceRuns:
@@ -61,13 +62,26 @@ class SliceRuns:
                 return
         raise LeaseLost(f"the slices of {run.replset} are no longer this agent's to continue")
 
-    async def seal(self, replset: str) -> None:
-        """No run of this replica set is continued any more: what comes next is another timeline.
-        Restores call it before they touch anything."""
+    async def seal(self, replset: str, at: OpTime) -> None:
+        """No run of this replica set is continued any more: what comes after `at` is another
+        timeline, and no backup from before it leads there. Restores call it before they touch
+        anything."""
+        identity = f"{_TOUCHED}/{replset}"
+        fixed = {"kind": _TOUCHED, "replset": replset}
+        latest = {"$max": ["$optime", literal(at.to_document())]}
         with translated(f"sealing the slices of {replset}"):
+            await self._collection.update_one(
+                {"_id": identity}, [{"$set": {**fixed, "optime": latest}}], upsert=True
+            )
             await self._collection.update_many(
                 {"kind": _RUN, "replset": replset}, {"$set": {"sealed": True}}
             )
+
+    async def touched_at(self, replset: str) -> OpTime | None:
+        """When a restore touched this replica set last, as far as is known."""
+        with translated(f"reading when {replset} was restored"):
+            found = await self._collection.find_one({"_id": f"{_TOUCHED}/{replset}"})
+        return None if found is None else OpTime.from_document(found["optime"])
 
     async def restore(self, run: Run) -> None:
         """Note a run as storage tells it. One that may be continued is left alone where it is

@@ -74,21 +74,32 @@ class OpTime(Record):
 
 ZERO = OpTime(T=0, I=0)
 
-_EXACT = re.compile(r"(\d{1,10}),(\d{1,10})")
+_EXACT = re.compile(r"([0-9]{1,10}),([0-9]{1,10})", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{10}", re.ASCII)
+"""Any second that a cluster has seen: a year, a compact date or milliseconds have other lengths."""
+
+
+def parse_seconds(text: str) -> int | None:
+    """Seconds since 1970 where that is what is written (ten digits), else None."""
+    if _SECONDS.fullmatch(text) and int(text) <= _MAX:
+        return int(text)
+    return None
 
 
 def parse_target(text: str) -> OpTime:
-    """A moment as people write it: `T,I` (exact) or `YYYY-MM-DDTHH:MM:SS[Z]` (UTC, the end of
-    that second). Raises `ConfigError`."""
-    exact = _EXACT.fullmatch(text.strip())
-    if exact:
+    """A moment as people write it: `T,I` (exact), or a second, of which the end is meant, as
+    `YYYY-MM-DDTHH:MM:SS[Z]` (UTC) or in seconds since 1970. Raises `ConfigError`."""
+    written = text.strip()
+    exact = _EXACT.fullmatch(written)
+    if exact and max(int(exact[1]), int(exact[2])) <= _MAX:
         return OpTime(T=int(exact[1]), I=int(exact[2]))
+    if (seconds := parse_seconds(written)) is not None:
+        return OpTime.end_of_second(seconds)
     try:
-        written = text.strip().removesuffix("Z")
-        wall = datetime.strptime(written, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        wall = datetime.strptime(written.removesuffix("Z"), "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
         raise ConfigError(
             f"{text!r} is not a time",
-            hint="write YYYY-MM-DDTHH:MM:SS (UTC), or T,I for an exact OpTime",
+            hint="write YYYY-MM-DDTHH:MM:SS (UTC), seconds since 1970, or T,I for an exact OpTime",
         ) from None
     return OpTime.end_of_second(int(wall.timestamp()))

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 @click.command("restore")
 @click.argument("name", required=False)
-@click.option("--time", "time_", metavar="T", help="To this moment: 2026-01-02T03:04:05 or T,I.")
+@click.option(
+    "--time",
+    "time_",
+    metavar="T",
+    help="To this moment: 2026-01-02T03:04:05, 1767323045 (the end of that second) or T,I.",
+)
 @click.option("--base-snapshot", metavar="NAME", help="With --time: begin from this backup.")
 @selection_options
 @click.option("--profile", metavar="P", help="Take the backup from this storage profile.")

@@ -210,7 +210,7 @@ class RestoreRun:
         async def open_storage(settings: Settings, profile: str) -> Storage:
             return cast(Storage, _Unclosed(self.storage))
 
-        async def seal(replset: str) -> None:
+        async def seal(replset: str, at: OpTime) -> None:
             return
 
         async def runs(replset: str) -> list[Run]:

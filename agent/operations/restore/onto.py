@@ -33,6 +33,7 @@ from agent.operations.restore.preflight import check_chain, check_commands, prov
 from agent.operations.restore.reading import slice_entries
 from agent.operations.restore.replaying import replay
 from agent.operations.restore.state import Stage, State, StateKeeper
+from agent.operations.restore.timeline import begin_timeline
 from agent.operations.restore.work import BUILDERS, REPORT_EVERY_S
 from agent.replay.catalogue import Catalogue, Collection
 from agent.replay.entries import COMMAND, NO_UUID, NOOP, Entry, command_name, entries
@@ -140,9 +141,9 @@ class _Work:
         await prove_objects(self._storage, slices, lambda item: None)
         await check_privileges(part.services.node)
         beginning = await self._beginning(slices)
-        part.lease.check()
-        await part.services.runs.seal(part.replset)
         job = self._job(beginning, slices)
+        part.lease.check()
+        await begin_timeline(part, job.keeper)
         await create_marker(job)
         self._tally.stage = "replay"
         await replay(job)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 from pydantic import Field
 
-from agent.archive.layout import restore_key
+from agent.archive.layout import restore_key, touched_key
 from agent.archive.objects import put_text
 from agent.archive.vault import stored_name, write_for
 from agent.clock import Clock
@@ -116,6 +116,7 @@ class StateKeeper:
         self._clock = clock
         self._name = name
         self._key_of = partial(restore_key, name, replset, epoch)
+        self._touched_key_of = partial(touched_key, name, replset, epoch)
         self._is_mirrored = is_mirrored
         self._mirrored = 0
         self._mirrored_at = clock.monotonic()
@@ -141,13 +142,19 @@ class StateKeeper:
             self._mirrored_at = now
             await self._mirror(state)
 
+    async def touch(self, at: OpTime) -> None:
+        """Note in the repository that the target is changed from `at` on."""
+        if self._is_mirrored:
+            await self._put(self._touched_key_of(at), at.model_dump_json())
+
     async def _mirror(self, state: State) -> None:
-        text = state.model_dump_json(exclude_none=True)
+        await self._put(self._key_of(self._mirrored), state.model_dump_json(exclude_none=True))
+        self._mirrored += 1
+
+    async def _put(self, key: str, text: str) -> None:
         try:
             await write_for(self._storage, "restore", self._name)
-            key = stored_name(self._storage, self._key_of(self._mirrored))
-            await put_text(self._storage, key, text)
+            await put_text(self._storage, stored_name(self._storage, key), text)
         except (Transient, Permanent) as error:
             # A repository that may only be read can be restored from.
             log.warning("restore.not_mirrored", error=str(error))
-        self._mirrored += 1

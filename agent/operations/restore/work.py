@@ -52,6 +52,7 @@ from agent.operations.restore.preflight import (
 from agent.operations.restore.replaying import replay
 from agent.operations.restore.selecting import check_found, resolve, scope_of
 from agent.operations.restore.state import Stage, State, StateKeeper
+from agent.operations.restore.timeline import begin_timeline
 from agent.operations.restore.together import await_stage
 from agent.operations.restore.wiping import wipe
 from agent.replay.scope import VIEWS, Scope
@@ -310,8 +311,7 @@ class RestoreWork:
         )
 
     async def _wipe(self, job: Job) -> None:
-        # What comes after a restore is another timeline: nobody may go on with the old slices.
-        await self._part.services.runs.seal(self._part.replset)
+        await begin_timeline(self._part, self._keeper)
         if self._plan.target.shard is not None:
             await forget_tasks(job)
         await wipe(job)

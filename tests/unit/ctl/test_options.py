@@ -49,6 +49,7 @@ def test_no_remapping(text: str) -> None:
         ("2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)),
         ("2026-01-02T03:04:05", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
         ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("1767323045", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
     ],
 )
 def test_older_than(text: str, moment: datetime | timedelta) -> None:
@@ -56,7 +57,9 @@ def test_older_than(text: str, moment: datetime | timedelta) -> None:
     assert OlderThan().convert(moment, None, None) == moment
 
 
-@pytest.mark.parametrize("text", ["", "d", "7 days", "2026-13-01", "2026-01-02T03:04", "1,2"])
+@pytest.mark.parametrize(
+    "text", ["", "d", "7 days", "2026-13-01", "2026-01-02T03:04", "1,2", "2026", "1767323045000"]
+)
 def test_no_moment(text: str) -> None:
     with pytest.raises(click.BadParameter):
         OlderThan().convert(text, None, None)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import cast
 
 from agent.archive.codec import Compression
-from agent.archive.layout import restore_key, slice_key
+from agent.archive.layout import restore_key, slice_key, touched_key
 from agent.archive.objects import put_framed
 from agent.operations.chains import archived_replsets, rebuild, restore_runs
 from agent.operations.verification.checking import Checker
@@ -102,6 +102,17 @@ async def test_a_run_begun_anew_is_a_gap_and_a_restore_seals_what_was_before() -
     found = await rebuild(storage, REPLSET)
     assert [run.sealed for run in found.runs] == [True, True, False]
     assert [gap.cause for gap in found.gaps] == [GapCause.UNKNOWN, GapCause.RESTORE]
+
+
+async def test_a_restore_that_waited_in_line_seals_what_was_archived_meanwhile() -> None:
+    storage = await MemoryStorage.open()
+    await put_bytes(storage, restore_key(RESTORED, REPLSET, 1, 0), b"{}")
+    await _chain(storage, 10, RESTORED_AT + 100)
+    assert [run.sealed for run in (await rebuild(storage, REPLSET)).runs] == [False]
+    await put_bytes(storage, touched_key(RESTORED, "another", 1, moment(RESTORED_AT + 150)), b"{}")
+    assert [run.sealed for run in (await rebuild(storage, REPLSET)).runs] == [False]
+    await put_bytes(storage, touched_key(RESTORED, REPLSET, 1, moment(RESTORED_AT + 150)), b"{}")
+    assert [run.sealed for run in (await rebuild(storage, REPLSET)).runs] == [True]
 
 
 async def test_slices_of_backups_are_no_runs() -> None:
