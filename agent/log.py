@@ -116,6 +116,7 @@ EVENTS: Final = {
     "settings.not_read": "the settings of the cluster could not be read",
     "slicer.error_not_noted": "why slicing stands still could not be written down",
     "slicer.failed": "slicing failed, and is tried again",
+    "slicer.handed_over": "a node that is preferred archives the oplog from now on",
     "slicer.held_up": "slicing waits for the storage or the database",
     "slicer.started": "this agent archives the oplog of its replica set",
     "slices.deleted": "archived oplog is gone, with the reason",

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from agent.wire.optime import parse_seconds
 from ctl.invocation import FORMATS, Invocation
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,6 +83,8 @@ class OlderThan(click.ParamType[datetime | timedelta]):
         days = re.fullmatch(r"(\d{1,5})d", text)
         if days:
             return timedelta(days=int(days[1]))
+        from agent.wire.optime import parse_seconds  # the driver, which `--help` must not load
+
         if (seconds := parse_seconds(text)) is not None:
             return datetime.fromtimestamp(seconds, UTC)
         for pattern in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):

@@ -28,6 +28,14 @@ def rank(nodes: Iterable[NodeStatus], *, kind: Kind | None = None) -> list[str]:
     return [node.id for node in sorted(fit, key=_preference)]
 
 
+def preferred_to(node_id: str, nodes: Iterable[NodeStatus]) -> list[NodeStatus]:
+    """The nodes that may do it and come before this one by what lasts (a node far behind, roles,
+    priorities), the best first; all of them where this one may not do it."""
+    fit = sorted((node for node in nodes if _is_fit(node, None)), key=_preference)
+    own = next((node for node in fit if node.id == node_id), None)
+    return [node for node in fit if own is None or _standing(node) < _standing(own)]
+
+
 def rank_leads(nodes: Iterable[NodeStatus]) -> list[str]:
     """The ids of the nodes that may lead an operation, the best first. Leading costs nothing and
     needs no data, so any live agent may; those that may do nothing else come last."""
@@ -53,6 +61,9 @@ def _is_fit(node: NodeStatus, kind: Kind | None) -> bool:
 def _preference(node: NodeStatus) -> tuple[bool, float, float, str]:
     """Smaller is better: caught up enough, of high priority, little lag, and the id as the last
     word. Lag counts in steps of 5 s: less is noise between two heartbeats."""
-    behind = node.lag_s > MAX_LAG_S
+    return (*_standing(node), node.lag_s // 5, node.id)
+
+
+def _standing(node: NodeStatus) -> tuple[bool, float]:
     priority = _PRIORITY.get(node.role, 0.0) if node.priority is None else node.priority
-    return behind, -priority, node.lag_s // 5, node.id
+    return node.lag_s > MAX_LAG_S, -priority

@@ -8,8 +8,10 @@ was missed.
 Who slices is decided by the slicer lease of the replica set; backups, other profiles and other
 replica sets have no part in it. All agents look at the same moments (settings change, the slicer
 gives up its lease in order, a lease lapses), so that the best of them bids first, the next a moment
-later. Whoever takes over goes on with the run (`agent.operations.run_keeping`), and the oplog
-itself proves that nothing lies between what is stored and what is read next.
+later. When a better one has been well for a while, the one that slices makes way
+(`agent.operations.succession`). Whoever takes over goes on with the run
+(`agent.operations.run_keeping`), and the oplog itself proves that nothing lies between what is
+stored and what is read next.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from agent.operations.context import Services
 from agent.operations.copies import opened
 from agent.operations.repository import claimed
 from agent.operations.run_keeping import RunKeeper, report_unknown
+from agent.operations.succession import Succession
 from agent.storage.base import Storage
 from agent.store.command_queue import CommandQueue
 from agent.wire.leases import slicer_scope
@@ -92,6 +95,7 @@ class Slicer:
         self._wakeup = wakeup
         self._arrears = Arrears(services)
         self._runs = RunKeeper(services)
+        self._succession = Succession(services.node.id, services.clock)
         self._look_after_s = LOOK_EVERY_S
         self._replset = services.node.replset
         self._idle_span_s = IDLE_SHARD_SPAN_S if services.node.is_sharded else IDLE_SPAN_S
@@ -183,8 +187,10 @@ class Slicer:
         )
 
     async def _slice(self, turn: _Turn) -> None:
-        """Archive until settings change, a restore begins or the lease is lost."""
+        """Archive until settings change, a restore begins, a better node is there or the lease is
+        lost."""
         log.info("slicer.started", replset=self._replset, start=str(turn.run.end))
+        self._succession.begin()
         clock = self._services.clock
         archiver = self._archiver(turn)
         began = looked = owned = clock.monotonic()
@@ -214,6 +220,11 @@ class Slicer:
                     await self._note(turn, error=words)
                 if await self._should_end(turn):
                     await archiver.close()
+                    return
+                if successor := self._succession.successor(await self._candidates(turn.settings)):
+                    await archiver.close()
+                    self._succession.leave()
+                    log.info("slicer.handed_over", replset=self._replset, to=successor)
                     return
             if now - owned >= OWNER_EVERY_S:
                 owned = now

@@ -20,6 +20,7 @@ from tests.support.chaos import ALL_FAULTS, Chaos
 from tests.support.compare import assert_same
 from tests.support.eventually import eventually
 from tests.support.ledger import Ledger, Moment, by_second
+from tests.support.mongod import MongodNode
 from tests.support.rollback import roll_back
 
 pytestmark = pytest.mark.timeout(240)
@@ -253,9 +254,12 @@ def test_resync_of_an_empty_control_database_brings_all_back(scene: Scene) -> No
 
 
 def test_coverage_follows_within_fifteen_seconds_and_idle_sets_store_nothing(scene: Scene) -> None:
-    """At default settings: now minus what is covered, and no object where nothing was written."""
+    """At default settings: now minus what is covered, and no object where nothing was written. All
+    while the slicer, whose node has become primary, makes way for a secondary."""
     scene.ctl.ok("config", "--set", "pitr.enabled=true")
     eventually(scene.runs, 40.0)
+    before = scene.slicer()
+    _make_primary(scene, before.node)
     with Ledger(scene.replset.uri(), 1, rate=100) as ledger:
         scene.backup()
         lags = []
@@ -272,6 +276,18 @@ def test_coverage_follows_within_fifteen_seconds_and_idle_sets_store_nothing(sce
     begun = _now(scene)
     eventually(lambda: scene.covered()[0] >= begun[0] + 12, 60.0, every_s=0.5)
     assert scene.slices() == stored
+    assert before is scene.agent_of_primary()
+    assert scene.slicer() is not before
+    assert len(scene.runs()) == 1, scene.runs()
+    assert not scene.gaps()
+
+
+def _make_primary(scene: Scene, node: MongodNode) -> None:
+    """By an election that no other secondary stands for."""
+    for other in scene.replset.secondaries():
+        if other is not node:
+            scene.replset.connect(scene.replset.uri_of(other)).admin.command("replSetFreeze", 30)
+    assert scene.replset.step_down() is node
 
 
 def _is_slicer(scene: Scene, agent: AgentProcess) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.coordination.election import bid_delay_s, rank, rank_leads
+from agent.coordination.election import bid_delay_s, preferred_to, rank, rank_leads
 from agent.wire.nodes import MAX_LAG_S, STALE_AFTER_S, NodeStatus, Role
 from agent.wire.operations import Kind
 
@@ -63,6 +63,21 @@ def test_a_node_far_behind_comes_last_whatever_its_priority() -> None:
 def test_among_equals_the_one_with_less_lag_and_then_the_first_by_name() -> None:
     nodes = [node("c", lag_s=1), node("a", lag_s=30), node("b", lag_s=2)]
     assert names(rank(nodes, kind=Kind.BACKUP)) == ["b", "c", "a"]
+
+
+def test_another_is_preferred_by_what_lasts_not_by_lag_or_name() -> None:
+    nodes = [node("b"), node("a"), node("h", Role.HIDDEN), node("p", Role.PRIMARY, lag_s=30)]
+    assert [n.host for n in preferred_to("rs0/h:27017", nodes)] == []
+    assert [n.host for n in preferred_to("rs0/b:27017", nodes)] == ["h:27017"]
+    assert [n.host for n in preferred_to("rs0/p:27017", nodes)] == ["h:27017", "a:27017", "b:27017"]
+    late = [node("late", lag_s=MAX_LAG_S + 1), node("p", Role.PRIMARY)]
+    assert [n.host for n in preferred_to("rs0/late:27017", late)] == ["p:27017"]
+
+
+@pytest.mark.parametrize("own", [node("x", Role.DELAYED), node("x", priority=0.0)])
+def test_all_that_may_are_preferred_to_one_that_may_not(own: NodeStatus) -> None:
+    nodes = [own, node("p", Role.PRIMARY), node("s"), node("stale", age_s=STALE_AFTER_S)]
+    assert [n.host for n in preferred_to(own.id, nodes)] == ["s:27017", "p:27017"]
 
 
 def test_only_the_primary_restores() -> None:
