@@ -60,6 +60,16 @@ class Services:
     """Memory for one running operation."""
 
 
+class Recorded(Protocol):
+    """How a worker writes of its part what others have to know."""
+
+    async def __call__(
+        self, fields: dict[str, Any], *, note: str | None = None, progress: Progress | None = None
+    ) -> None:
+        """Merge fields into the part's result and wake the lead; a note enters the history of the
+        operation. Raises `LeaseLost` when superseded."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeadContext:
     """Leading one operation. Writes through `services.operations` must carry `lease.epoch`."""
@@ -84,8 +94,7 @@ class PartContext:
     log: Logger
     refresh: Callable[[], Awaitable[Operation]]
     report: Callable[[Progress], Awaitable[None]]
-    record: Callable[[dict[str, Any]], Awaitable[None]]
-    """Merges fields into the part's result and wakes the lead."""
+    record: Recorded
 
 
 class OperationKind(Protocol):

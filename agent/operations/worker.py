@@ -258,9 +258,11 @@ class Worker:
         except Transient as error:
             self.log.debug("part.progress_not_written", error=str(error))
 
-    async def _record(self, fields: dict[str, Any]) -> None:
+    async def _record(
+        self, fields: dict[str, Any], *, note: str | None = None, progress: Progress | None = None
+    ) -> None:
         self._sign_of_life = self._clock.monotonic()
-        await self._update(result=fields)
+        await self._update(result=fields, note=note, progress=progress)
 
     async def _update(self, **changes: Any) -> None:
         self.operation = await self._write(

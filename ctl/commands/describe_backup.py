@@ -58,6 +58,7 @@ def describe(
             "requested_by": operation.requested_by,
             "finished_at": moment(operation.finished_at) if operation.finished_at else None,
             "error": operation.error.to_json() if operation.error is not None else None,
+            "history": [entry.to_json() for entry in operation.history],
         }
     collections = _collections(operation) if with_collections else None
     known["replsets"] = _replsets(backup, operation, collections)
@@ -97,6 +98,7 @@ def _replsets(
             "status": part.state.value,
             "node": part.node,
             "attempts": part.attempts,
+            "reread_bytes": int(part.result.get("reread_bytes", 0)),
             "error": part.error.to_json() if part.error is not None else None,
         }
     for published in backup.replsets if backup is not None else ():

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.timeout(180)
 
 IN_FLIGHT = 3 + 1
 """Chunks that a worker has under way at once: a reader each, and the planner's bundle."""
+LARGE_BYTES = 5 * 175 * 30_000
+"""At least so much is in the large collections of `Scene.fill`."""
 
 
 @pytest.mark.parametrize(
@@ -96,11 +99,12 @@ def test_backup_survives_step_down_of_the_primary(scene: Scene) -> None:
 
 
 def test_backup_survives_the_node_that_it_reads_from(scene: Scene) -> None:
-    """The mongod dies, its agent lives: another node's agent goes on."""
+    """The mongod dies, its agent lives: another node's agent goes on. The history tells what that
+    one reads again: the chunk that was not durable yet, and no more than can be in flight."""
     before = scene.fill()
-    scene.arm("snapshot.chunk_stored=sleep:3@2")
+    scene.arm("snapshot.chunk_stored=sleep:60@2")
     op_id = scene.begin("backup")
-    eventually(lambda: bool(scene.listing("chunks/")), 30.0)
+    eventually(lambda: _bytes_read(scene, op_id) >= LARGE_BYTES, 30.0, every_s=0.1)
     reader = scene.worker()
     scene.replset.kill(reader.node)
     try:
@@ -108,6 +112,7 @@ def test_backup_survives_the_node_that_it_reads_from(scene: Scene) -> None:
     finally:
         scene.replset.start(reader.node)
     assert found["parts"][0]["node"] != reader.id
+    _check_reread(scene, found)
     scene.replset.wait_healthy()
     scene.client.drop_database("shop")
     scene.restore(found["name"])
@@ -226,3 +231,21 @@ def _small_disk(path: Path, size: str) -> Iterator[Path]:
 def _is_stopped(pid: int) -> bool:
     """Whether the process stands still by a signal."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def _bytes_read(scene: Scene, op_id: str) -> int:
+    parts = scene.operation(op_id)["parts"]
+    return int(parts[0].get("progress", {}).get("bytes_done", 0)) if parts else 0
+
+
+def _check_reread(scene: Scene, found: dict[str, Any]) -> None:
+    """The history says where the next worker went on from, and how much it read again."""
+    chunks = [item["plain_bytes"] for item in scene.manifest(found["name"])["objects"]]
+    notes = [entry.get("note") or "" for entry in found["history"]]
+    (told,) = [note for note in notes if note.startswith("goes on from the journal")]
+    kept, again = [int(word) for word in told.split() if word.isdecimal()]
+    assert kept + again >= LARGE_BYTES, told
+    assert 0 < again <= IN_FLIGHT * max(chunks), told
+    assert found["parts"][0]["result"]["reread_bytes"] == again
+    (described,) = scene.ctl.ok("describe-backup", found["name"])["replsets"]
+    assert described["reread_bytes"] == again

@@ -14,11 +14,13 @@ from pymongo import MongoClient
 
 from agent import faults
 from agent.errors import StorageUnavailable, TidelogError, root_cause
-from agent.operations.backup import reading
+from agent.operations.backup import reading, snapshot
+from agent.operations.backup.resuming import reread_bytes
 from agent.operations.backup.snapshot import SnapshotOutcome
 from agent.storage.base import ObjectInfo
 from agent.storage.memory import MemoryObjects, MemoryStorage
 from agent.wire.namespaces import Selection
+from agent.wire.operations import Progress
 from agent.wire.optime import OpTime
 from tests.support.documents import identity
 from tests.support.faulty_storage import FaultyStorage
@@ -37,6 +39,7 @@ Client = MongoClient[dict[str, Any]]
 DATA = Selection(users_and_roles=False)
 LARGE, TINY = 3000, 40
 READERS, PLANNERS = 3, 2
+UNIT_BYTES = 32 << 10
 
 
 class _Dying(FaultyStorage):
@@ -94,17 +97,32 @@ async def test_whoever_dies_wherever_another_node_goes_on_and_reads_what_is_miss
 ) -> None:
     client = three_nodes.client()
     _seed(client)
-    small_units(monkeypatch, 32 << 10)
+    small_units(monkeypatch, UNIT_BYTES)
     monkeypatch.setattr(reading, "BUNDLE_SEGMENTS", 7)
+    monkeypatch.setattr(snapshot, "REPORT_EVERY_S", 0.002)
     rng = random.Random(seed)
     objects = MemoryObjects()
     members = three_nodes.data_nodes
     deaths = 4
+    told, rereads = [Progress()], list[int]()
+
+    def resumed(kept: Progress) -> None:
+        rereads.append(reread_bytes(told[-1], kept))
+        told.append(kept)
+
     for epoch in range(1, deaths + 1):
         storage = _Dying(objects, rng.randrange(1, 16), by_error=rng.random() < 0.5)
         async with open_node(three_nodes, members[epoch % 3]) as node:
             taking = asyncio.create_task(
-                take(node, storage, epoch=epoch, selection=DATA, readers=READERS)
+                take(
+                    node,
+                    storage,
+                    epoch=epoch,
+                    selection=DATA,
+                    readers=READERS,
+                    on_progress=told.append,
+                    on_resumed=resumed,
+                )
             )
             await storage.reached.wait()
             taking.cancel()
@@ -114,12 +132,15 @@ async def test_whoever_dies_wherever_another_node_goes_on_and_reads_what_is_miss
         client["noise"]["c"].insert_one({"epoch": epoch})
     storage = _Dying(objects, 10_000, by_error=True)
     async with open_node(three_nodes, members[(deaths + 1) % 3]) as node:
-        outcome = await take(node, storage, epoch=deaths + 1, selection=DATA)
+        outcome = await take(node, storage, epoch=deaths + 1, selection=DATA, on_resumed=resumed)
     await _assert_whole(objects, outcome)
     named = {item.key for item in outcome.objects}
     orphans = [key for key in objects.keys if key.startswith("chunks/") and key not in named]
     # In flight, and finished while the journal's last entry was being written.
     assert len(orphans) <= deaths * (READERS + PLANNERS + READERS)
+    assert len(rereads) == deaths
+    largest = max(item.plain_bytes for item in outcome.objects)
+    assert max(rereads) <= (READERS + PLANNERS + READERS) * largest, rereads
     epochs = {key.rpartition("/")[2].split("-")[1] for key in named}
     assert len(epochs) > 1, "nothing of the earlier workers was used"
 

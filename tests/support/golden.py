@@ -112,7 +112,7 @@ class Running:
     async def _refresh(self) -> Operation:
         return self.operation
 
-    async def _record(self, fields: dict[str, Any]) -> None:
+    async def _record(self, fields: dict[str, Any], **_: Any) -> None:
         last_write = OpTime.from_document(fields["read_end"])
         if self.choose_end is not None:
             last_write = OpTime.of(await asyncio.to_thread(self.choose_end))

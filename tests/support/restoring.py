@@ -197,7 +197,7 @@ class RestoreRun:
         )
 
     def _context(self, node: Node) -> PartContext:
-        async def record(fields: dict[str, Any]) -> None:
+        async def record(fields: dict[str, Any], **_: Any) -> None:
             self.on_record()
             self.result.update(fields)
 

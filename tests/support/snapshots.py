@@ -60,12 +60,16 @@ def make_snapshot(
     compression: Compression | None = None,
     budget_bytes: int = 256 << 20,
     on_progress: Callable[[Progress], None] | None = None,
+    on_resumed: Callable[[Progress], None] = lambda _: None,
 ) -> Snapshot:
     """A snapshot of one backup; each `epoch` is one worker's."""
 
     async def report(progress: Progress) -> None:
         if on_progress is not None:
             on_progress(progress)
+
+    async def resumed(kept: Progress) -> None:
+        on_resumed(kept)
 
     options = SnapshotOptions(
         name=NAME,
@@ -76,7 +80,8 @@ def make_snapshot(
         readers=readers,
         budget_bytes=budget_bytes,
     )
-    return Snapshot(node, storage, SystemClock(), options, check=lambda: None, report=report)
+    clock, check = SystemClock(), lambda: None
+    return Snapshot(node, storage, clock, options, check=check, report=report, resumed=resumed)
 
 
 async def take(node: Node, storage: Storage, **options: Any) -> SnapshotOutcome:

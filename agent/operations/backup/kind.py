@@ -35,6 +35,7 @@ from agent.operations.backup.agreement import (
     choose_end,
     read_end_of,
 )
+from agent.operations.backup.resuming import tell_resumed
 from agent.operations.backup.secrecy import prepare_key, sealed
 from agent.operations.backup.snapshot import (
     DEFAULT_READERS,
@@ -114,6 +115,7 @@ class BackupKind:
         storage = await open_targets(part, spec)
         try:
             await write_for(storage, "backup", part.operation.id)
+            known_end = read_end_of(part.operation, part.replset)
             snapshot = Snapshot(
                 part.services.node,
                 storage,
@@ -121,10 +123,10 @@ class BackupKind:
                 _options(part, spec),
                 check=part.lease.check,
                 report=part.report,
+                resumed=lambda kept: tell_resumed(part, kept, is_read=known_end is not None),
             )
             outcome = await snapshot.take(
-                lambda read_end: agreed_end(part, read_end),
-                known_end=read_end_of(part.operation, part.replset),
+                lambda read_end: agreed_end(part, read_end), known_end=known_end
             )
             return await _write_manifest(part, storage, outcome)
         finally:

@@ -24,6 +24,7 @@ from agent.clock import Clock
 from agent.errors import NodeUnavailable
 from agent.faults import fault_point
 from agent.mongo.cursor import (
+    CollectionGone,
     Find,
     SnapshotLost,
     after,
@@ -231,7 +232,7 @@ class Reader:
                     if batch.cursor_id and _is_enough(frames):
                         stored.append(await self._store(unit, read_at, frames, documents))
                         frames, documents = [], 0
-        except SnapshotLost:
+        except (SnapshotLost, CollectionGone):
             self._tally.add(-before.bytes, -before.documents)
             raise
         if frames:

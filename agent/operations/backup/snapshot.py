@@ -104,13 +104,17 @@ class Snapshot:
         *,
         check: Callable[[], None],
         report: Callable[[Progress], Awaitable[None]],
+        resumed: Callable[[Progress], Awaitable[None]] | None = None,
     ) -> None:
+        """`check` raises when this worker must not write any more; `resumed` is told once what the
+        journal holds, if an earlier worker began it."""
         self._node = node
         self._storage = storage
         self._clock = clock
         self._options = options
         self._check = check
         self._report = report
+        self._resumed = resumed
         self._tally = Tally()
         self._journal = Journal(storage, options.name, node.replset, options.epoch)
         self._progressed = Progressed()
@@ -170,6 +174,11 @@ class Snapshot:
             self._tally.documents = sum(
                 o.documents for u in self._progressed.units for o in u.objects
             )
+            if self._resumed is not None:
+                tally = self._tally
+                await self._resumed(
+                    Progress(bytes_done=tally.bytes, documents_done=tally.documents)
+                )
             read_clock = ReadClock(self._node, self._clock, begun.catalogue_at)
             await read_clock.renew()
             return begun, read_clock

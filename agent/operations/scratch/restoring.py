@@ -86,7 +86,7 @@ def _own(part: PartContext, services: Services, plan: Plan) -> PartContext:
         await part.refresh()
         return alone
 
-    async def record(fields: dict[str, Any]) -> None:
+    async def record(fields: dict[str, Any], **_: Any) -> None:
         part.lease.check()
 
     return replace(
