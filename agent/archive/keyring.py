@@ -99,6 +99,9 @@ class Custody:
     now: Callable[[], Awaitable[datetime]]
     """Server time, for what is written down."""
     witnesses: Witnesses
+    policies_seen: dict[str, int] = field(default_factory=dict)
+    """By the address of a storage: how many policies anybody in this agent has read. Whoever goes
+    by fewer reads again, so that an agent that has told of a policy writes by it everywhere."""
 
 
 @dataclass(slots=True)
@@ -150,9 +153,11 @@ class Keyring:
 
     async def _read(self, fresh: bool) -> None:
         now = self.custody.clock.monotonic()
-        if fresh or self._read_at is None or now - self._read_at > POLICY_AGE_S:
-            where = self.policies_at or self.storage
+        where, seen = self.policies_at or self.storage, self.custody.policies_seen
+        is_behind = len(self._policies) < seen.get(where.address, 0)
+        if fresh or is_behind or self._read_at is None or now - self._read_at > POLICY_AGE_S:
             self._policies = await read_policies(where, self._policies)
+            seen[where.address] = max(len(self._policies), seen.get(where.address, 0))
             known = await self.custody.witnesses.compare(where.address, self._policies)
             self._proven = max(self._proven, known)
             self._read_at = now

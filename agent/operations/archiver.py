@@ -22,7 +22,7 @@ from agent.archive.codec import Compression
 from agent.archive.layout import FORMAT_VERSION, slice_key
 from agent.archive.manifest import SliceRef
 from agent.archive.objects import put_framed
-from agent.archive.vault import sealed_by, stored_name
+from agent.archive.vault import sealed_by, stored_name, write_for
 from agent.faults import fault_point
 from agent.mongo.node import Node
 from agent.mongo.oplog import OplogBatch, Position, decoded_entries, read_oplog
@@ -143,6 +143,9 @@ class OplogArchiver:
             return
         end = self.position
         frames = [await self._compression.frame(block) for block in current.entries]
+        if not self._writer:
+            # Encryption may have been enabled since the last slice; a backup ends as it began.
+            await write_for(self._storage, "pitr", self._node.replset)
         key = stored_name(
             self._storage,
             slice_key(

@@ -26,7 +26,7 @@ LARGE_BYTES = 5 * 175 * 30_000
 @pytest.mark.parametrize(
     "faults",
     [
-        ("snapshot.chunk_stored=kill@3", "snapshot.manifest_written=kill"),
+        (f"snapshot.chunk_stored=kill@{IN_FLIGHT + 1}", "snapshot.manifest_written=kill"),
         ("snapshot.journal_written=kill@2",),
         ("backup.before_publish=kill", "backup.published=kill"),
     ],

@@ -55,6 +55,8 @@ class Vaults:
     remembered: Remembered = field(default_factory=Remembered)
     authority: bytes = b""
     opened: list[VaultStorage] = field(default_factory=list)
+    policies_seen: dict[str, int] = field(default_factory=dict)
+    """By the one agent that opens them all."""
 
     @property
     def around(self) -> Surroundings:
@@ -68,7 +70,7 @@ class Vaults:
             return NOW
 
         inner = await MemoryStorage.open(self.objects)
-        custody = Custody(self.around, self.clock, now, self.remembered)
+        custody = Custody(self.around, self.clock, now, self.remembered, self.policies_seen)
         self.opened.append(VaultStorage(inner, custody))
         return self.opened[-1]
 

@@ -231,3 +231,18 @@ async def test_a_backup_elsewhere_and_slices_of_main_are_each_opened_with_their_
         assert (await keyring.policy() is not None) is has_keys
     await write_for(routed, "restore", "r1")
     assert stored_name(routed, "restores/r1/state.json").endswith(".enc") is base_keys
+
+
+async def test_a_policy_that_anybody_in_the_agent_has_read_holds_for_all_writers_at_once() -> None:
+    vaults = Vaults()
+    slicer, watch = await vaults.open(), await vaults.open()
+    name = "slices/rs0/20261122/x.bson.zst"
+    assert await write_for(slicer, "pitr", "rs0") is None
+    assert stored_name(slicer, name) == name
+    await vaults.policy()
+    assert await write_for(slicer, "pitr", "rs0") is None  # nobody has told
+    assert await watch.keyring.announced(fresh=True) is not None
+    with pytest.raises(Refused):
+        await put_bytes(slicer, name, b"in clear")
+    assert await write_for(slicer, "pitr", "rs0") is not None
+    assert stored_name(slicer, name) == name + ".enc"
