@@ -1,7 +1,8 @@
 """Named places where tests make the agent fail: no-ops in production.
 
 Each durable act passes `await fault_point("name")`. `TIDELOG_FAULTS` (read once, at import) is a
-comma-separated list of `name=action[@hit]`: the action happens at the n-th hit (default the first).
+comma-separated list of `name=action[@hit]`: the action happens at the n-th hit (default the first),
+with `@*` at each.
 
     transient   raise StorageUnavailable        permanent   raise IntegrityError
     kill        SIGKILL this process            stop        SIGSTOP this process
@@ -67,6 +68,10 @@ FAULT_POINTS: Final = frozenset(
 )
 
 
+EVERY: Final = 0
+"""In place of the number of a hit."""
+
+
 def _parse(text: str) -> dict[str, tuple[str, int]]:
     plan: dict[str, tuple[str, int]] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -74,7 +79,7 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
         action, _, hit = action.partition("@")
         if name not in FAULT_POINTS:
             raise ValueError(f"unknown fault point {name!r}")
-        plan[name] = (action, int(hit or 1))
+        plan[name] = (action, EVERY if hit == "*" else int(hit or 1))
     return plan
 
 
@@ -98,8 +103,8 @@ async def fault_point(name: str) -> None:
     if name not in FAULT_POINTS:
         raise ValueError(f"unknown fault point {name!r}")
     _hits[name] += 1
-    action, hit = _plan.get(name, ("", 0))
-    if _hits[name] != hit:
+    action, hit = _plan.get(name, ("", -1))
+    if hit not in (EVERY, _hits[name]):
         return
     await _act(name, action)
 

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.timeout(180)
 
 IN_FLIGHT = 3 + 1
 """Chunks that a worker has under way at once: a reader each, and the planner's bundle."""
+SLOWLY = "snapshot.chunk_read=sleep:0.5@*"
+"""So that what is stored is in the journal before the next chunk is."""
 LARGE_BYTES = 5 * 175 * 30_000
 """At least so much is in the large collections of `Scene.fill`."""
 
@@ -26,8 +28,8 @@ LARGE_BYTES = 5 * 175 * 30_000
 @pytest.mark.parametrize(
     "faults",
     [
-        (f"snapshot.chunk_stored=kill@{IN_FLIGHT + 1}", "snapshot.manifest_written=kill"),
-        ("snapshot.journal_written=kill@2",),
+        (f"{SLOWLY},snapshot.chunk_stored=kill@{IN_FLIGHT + 1}", "snapshot.manifest_written=kill"),
+        (f"{SLOWLY},snapshot.journal_written=kill@2",),
         ("backup.before_publish=kill", "backup.published=kill"),
     ],
 )
@@ -49,7 +51,7 @@ def test_another_agent_goes_on_when_one_is_killed(scene: Scene, faults: tuple[st
         assert not orphans
     else:
         assert found["parts"][0]["node"] not in dead
-    if faults[0].startswith("snapshot.chunk"):
+    if SLOWLY in faults[0]:
         assert len(epochs_of(named)) > 1, named
     assert [s["name"] for s in scene.ctl.ok("list")["snapshots"]] == [found["name"]]
     scene.client.shop.large1.delete_many({})

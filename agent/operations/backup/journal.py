@@ -5,7 +5,7 @@ one names what became durable: finished units with their chunk objects, slices, 
 vanished. Entries are written by one flusher, which takes all that has gathered while the entry
 before it was being written, so that journalling never holds reading up and costs few requests.
 A chunk that is durable but not journalled yet is read again by whoever resumes; its object is an
-orphan that a sweep removes.
+orphan that a sweep removes. Where storage is so slow that many gather, readers wait (`room`).
 
 Whoever resumes begins with an entry that names the earlier entries it goes on from. A worker that
 lost its lease without knowing it may still write entries of its own epoch; nobody accepted them, so
@@ -18,7 +18,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -32,6 +32,9 @@ from agent.faults import fault_point
 from agent.storage.base import Storage
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
+
+MOST_AHEAD: Final = 8
+"""How much of what is durable may wait for the entry before it to be written."""
 
 
 class Begun(Record):
@@ -170,6 +173,11 @@ class Journal:
             }
         )
         self._wake.set()
+
+    async def room(self) -> None:
+        """Wait while so much is durable and not written that a death would waste it."""
+        async with self._written:
+            await self._written.wait_for(lambda: len(self._pending) < MOST_AHEAD)
 
     async def begin(self, begun: Begun) -> None:
         """Write where the part begins, at once."""

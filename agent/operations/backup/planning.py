@@ -9,7 +9,7 @@ of tiny ones. What an earlier worker finished, says the journal, is left out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -102,7 +102,7 @@ class Planner:
         budget: ByteBudget,
         remaining: Remaining,
         units: Channel[Unit],
-        on_finished: Callable[[FinishedUnit], None],
+        on_finished: Callable[[FinishedUnit], Awaitable[None]],
         on_gone: Callable[[CollectionEntry], None],
     ) -> None:
         self._node = node
@@ -141,7 +141,7 @@ class Planner:
     async def _store_bundle(self) -> None:
         stored = await self._bundle.store()
         if stored is not None:
-            self._on_finished(FinishedUnit(objects=(stored,)))
+            await self._on_finished(FinishedUnit(objects=(stored,)))
 
     async def _send_ranges(self, entry: CollectionEntry) -> None:
         finished = self._remaining.ranges.get(entry.uuid, [])

@@ -221,9 +221,10 @@ class Snapshot:
         self._progressed.slices.append(record)
         self._journal.add(archived=record)
 
-    def _remember_unit(self, unit: FinishedUnit) -> None:
+    async def _remember_unit(self, unit: FinishedUnit) -> None:
         self._progressed.units.append(unit)
         self._journal.add(unit=unit)
+        await self._journal.room()
 
     def _remember_gone(self, entry: CollectionEntry) -> None:
         self._progressed.gone.add(entry.uuid)
@@ -290,7 +291,7 @@ class Snapshot:
                 self._remember_gone(unit.entry)
                 continue
             finished = finished_unit(unit)
-            self._remember_unit(finished.model_copy(update={"objects": tuple(objects)}))
+            await self._remember_unit(finished.model_copy(update={"objects": tuple(objects)}))
 
     async def _end_of_reading(self, begun: Begun) -> OpTime:
         """An OpTime at or after everything that was read, fuzzy collections included."""

@@ -16,6 +16,7 @@ from agent.archive.manifest import SliceRef
 from agent.archive.objects import put_json
 from agent.errors import IntegrityError, StorageUnavailable
 from agent.operations.backup.journal import (
+    MOST_AHEAD,
     ArchivedSlice,
     Begun,
     FinishedUnit,
@@ -287,6 +288,24 @@ async def test_what_gathers_during_a_write_is_one_entry() -> None:
         journal.close()
     keys = [item.key async for item in storage.list(journal_prefix(NAME, REPLSET))]
     assert keys == [journal_key(NAME, REPLSET, 1, 0), journal_key(NAME, REPLSET, 1, 1)]
+
+
+async def test_whoever_reads_faster_than_the_journal_is_written_waits() -> None:
+    storage = _GatedStorage(await MemoryStorage.open())
+    journal = Journal(storage, NAME, REPLSET, 1)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(journal.run())
+        journal.add(unit=FinishedUnit(uuid="first"))
+        await storage.arrived.wait()
+        for number in range(MOST_AHEAD):
+            await journal.room()
+            journal.add(unit=FinishedUnit(uuid=f"u{number}"))
+        waiting = group.create_task(journal.room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        storage.gate.set()
+        await waiting
+        journal.close()
 
 
 async def test_bounds_sequences_and_objects_come_back() -> None:
