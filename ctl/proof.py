@@ -78,9 +78,23 @@ def _view(operation: Operation) -> RenderableType:
         rows = [(problem,) for problem in found["problems"][:_SHOWN]]
         return Group(f"Restored {found['backup']}:", table(("PROBLEM~",), rows, indent=2))
     at = optime(OpTime.from_document(found["proved_at"]))
-    return (
+    text = (
         f"Proved {found['backup']} as of {at} on {found['node']}:\n"
         f"  restored in {duration(found['recovery_s'])},"
         f" {number(found['collections'])} collections with {number(found['documents'])} documents"
         " validated, all sound"
     )
+    shares = found.get("shares", [])
+    if not shares:
+        return text
+    lines = [
+        (
+            share["replset"],
+            duration(share["recovery_s"]),
+            number(share["collections"]),
+            number(share["documents"]),
+        )
+        for share in shares
+    ]
+    columns = ("REPLICA SET", "RESTORED IN>", "COLLECTIONS>", "DOCUMENTS>")
+    return Group(text, table(columns, lines, indent=2))

@@ -56,6 +56,14 @@ async def initiate(uri: str, replset: str, port: int, *, within_s: float) -> Non
         client.close()
 
 
+async def index_ranges(node: Node) -> None:
+    """What config servers have, and a server of our own has not: the index by which the ranges of
+    one collection are read in their order."""
+    with translated("indexing the routing tables"):
+        index = {"key": SON([("uuid", 1), ("min", 1)]), "name": "uuid_1_min_1"}
+        await node.command("config", SON([("createIndexes", "chunks"), ("indexes", [index])]))
+
+
 async def validate(node: Node, database: str, collection: str) -> list[str]:
     """What the server's own `validate` finds wrong with a collection and its indexes; empty where
     it is sound. Takes as long as it takes."""

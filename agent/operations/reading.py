@@ -1,7 +1,7 @@
 """What verification, proofs and exports have in common: they read what is stored, at leisure.
 
-Such an operation has one part, of the lead replica set, which any of its agents may work on; so it
-has progress and can be cancelled like a backup, and goes on elsewhere when its agent dies. Its
+Such an operation has one part, of one replica set, which any of its agents may work on; so it has
+progress and can be cancelled like a backup, and goes on elsewhere when its agent dies. Its
 leases are its own: neither a backup nor a deletion waits for it. What it needs is protected as what
 a restore reads is, or is looked at again when it has gone meanwhile.
 """
@@ -24,15 +24,13 @@ SIGN_EVERY_S: Final = 20.0
 
 _MISSING: Final = {
     SCRATCH: (
-        "no agent of the lead replica set has verify.scratchDir: a proof needs a directory to"
-        " restore into",
+        "no agent has verify.scratchDir: a proof needs a directory to restore into",
         "set TIDELOG_VERIFY__SCRATCHDIR (or verify.scratchDir in the file given with --config) for"
         " one of them, and start it anew",
     ),
     EXPORTS: (
-        "no agent of the lead replica set has export.directory and verify.scratchDir: an agent"
-        " writes the export, on its own host, and only below the one, and restores into the other"
-        " first",
+        "no agent has export.directory and verify.scratchDir: an agent writes the export, on its"
+        " own host, and only below the one, and restores into the other first",
         "set TIDELOG_EXPORT__DIRECTORY and TIDELOG_VERIFY__SCRATCHDIR for one of them, and start it"
         " anew",
     ),
@@ -42,16 +40,19 @@ T = TypeVar("T")
 
 
 async def one_part(lead: LeadContext, operation: Operation) -> list[str]:
-    """The replica set that gets the part. Raises `ConfigError` where no live agent has what the
-    work takes."""
-    replset = lead.services.node.replset
+    """The replica set that gets the part: that of the lead, or else one whose agents have what the
+    work takes, since config servers seldom stand on hosts that hold a shard's data. Raises
+    `ConfigError` where no live agent has it."""
+    own = lead.services.node.replset
     needed = operation.kind.needed_feature
-    if needed is not None:
-        live = [node for node in await lead.services.nodes.live() if node.replset == replset]
-        if not any(needed in node.features for node in live):
-            sentence, hint = _MISSING[needed]
-            raise ConfigError(sentence, hint=hint)
-    return [replset]
+    if needed is None:
+        return [own]
+    live = await lead.services.nodes.live()
+    able = sorted({node.replset for node in live if needed in node.features})
+    if not able:
+        sentence, hint = _MISSING[needed]
+        raise ConfigError(sentence, hint=hint)
+    return [own if own in able else able[0]]
 
 
 async def check_stays(lead: LeadContext, name: str, until: OpTime | None) -> None:

@@ -26,6 +26,18 @@ class Level(StrEnum):
     """The backup was restored into a scratch mongod, which found nothing wrong."""
 
 
+class ProvedShare(Record):
+    """What a scratch server said of one replica set's share of a backup."""
+
+    replset: str
+    recovery_s: float
+    """How long restoring it took."""
+    collections: int
+    documents: int
+    hashes: dict[str, str]
+    """`{database: dbHash}`, without what belongs to other shards."""
+
+
 class Verdict(Record):
     """One verification of one backup; `at` is the server's time."""
 
@@ -38,14 +50,17 @@ class Verdict(Record):
     harmed: int = 0
     """How many objects or collections are not as they were written."""
     recovery_s: float | None = None
-    """How long the proving restore took."""
+    """How long the proving restore took; of a sharded cluster, whose replica sets are restored at
+    the same time when it counts, that of the one that took longest."""
     proved_at: OpTime | None = None
     """The moment that was restored, inclusive."""
     collections: int = 0
     """How many the server validated."""
     documents: int = 0
     hashes: dict[str, str] = Field(default_factory=dict)
-    """`{database: dbHash}` of what was restored."""
+    """`{database: dbHash}` of what was restored; of a sharded cluster each share has its own."""
+    shares: tuple[ProvedShare, ...] = ()
+    """Of a sharded cluster: by replica set."""
 
     @property
     def is_sound(self) -> bool:

@@ -44,6 +44,14 @@ SHARED: Final[dict[str, Shape]] = {
         "collections": "integer",
         "documents": "integer",
         "hashes": {"*": "text"},
+        "shares": ["@share"],
+    },
+    "share": {
+        "replset": "text",
+        "recovery_s": "number",
+        "collections": "integer",
+        "documents": "integer",
+        "hashes": {"*": "text"},
     },
     "snapshot": {
         "name": "text",
@@ -256,6 +264,7 @@ _FOUND: Final[dict[str, Shape]] = {
     "collections?": "integer",
     "documents?": "integer",
     "hashes?": {"*": "text"},
+    "shares?": ["@share"],
 }
 
 COMMANDS: Final[dict[str, Shape]] = {

@@ -65,8 +65,8 @@ def checked_target(root: Path | None, wanted: str) -> Path:
     """Where to write: below what this host allows. Raises `ConfigError`, `Refused`."""
     if root is None:
         raise ConfigError(
-            "no agent of the lead replica set has export.directory: an agent writes the export, on"
-            " its own host, and only below that directory",
+            "no agent has export.directory: an agent writes the export, on its own host, and only"
+            " below that directory",
             hint="set TIDELOG_EXPORT__DIRECTORY for one of them, and start it anew",
         )
     allowed = root.resolve()

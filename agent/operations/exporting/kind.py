@@ -6,16 +6,18 @@ agent does all; one that takes over begins anew.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.errors import Refused
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import profile_of
 from agent.operations.exporting.directory import checked_target, dump, placed
 from agent.operations.reading import Steps, check_stays, one_part, result_of
 from agent.operations.scratch.place import Place
-from agent.operations.scratch.restoring import restored
+from agent.operations.scratch.restoring import planned
 from agent.wire.operations import Kind, Operation
 from agent.wire.specs import ExportSpec, RestoreSpec
 
@@ -48,7 +50,17 @@ class ExportKind:
         profile = await profile_of(part.services, part.settings, backup, spec.profile)
         wanted = RestoreSpec(backup=spec.name, time=spec.time, ns=spec.ns, profile=profile)
         async with placed(target, part.operation.id) as directory:
-            async with restored(part, self._place, wanted, profile) as found:
+            async with AsyncExitStack() as stack:
+                scratch = await stack.enter_async_context(
+                    planned(part, self._place, wanted, profile)
+                )
+                if len(scratch.plans) > 1:
+                    raise Refused(
+                        f"the backup {backup.id} is of a sharded cluster, and only those of replica"
+                        " sets are exported",
+                        hint="restore it into a test cluster and dump that",
+                    )
+                found = await stack.enter_async_context(scratch.restored(scratch.plans[0]))
                 steps = Steps(part)
                 steps.enter("writing", bytes_total=found.plan.manifest.plain_bytes)
                 written = await steps.during(

@@ -47,13 +47,14 @@ async def check_cluster(
             hint="stop the balancer (sh.stopBalancer()), wait for the end, and restore again",
         )
     storage = storage_of(config)
-    await _check_shards(storage, config)
+    await check_shards(storage, config)
     if spec.is_selective:
         await _check_primaries(services, storage, spec, config)
 
 
-async def _check_shards(storage: Storage, config: Plan) -> None:
-    """No shard was added between the backup and the moment restored to: it would be missing."""
+async def check_shards(storage: Storage, config: Plan) -> None:
+    """No shard was added between the backup and the moment restored to: it would be missing. Raises
+    `Refused`."""
     floor, until = config.manifest.first_write.pack(), config.until.pack()
     for item in config.slices:
         for frame in await slice_entries(storage, item):

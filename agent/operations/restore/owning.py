@@ -8,6 +8,7 @@ the primary shard of its database and to no other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -48,18 +49,21 @@ async def forget_tasks(job: Job) -> None:
                 await remove(job.node, namespace, {"_id": document["_id"]})
 
 
-async def keep_own(job: Job, tables: RoutingTables, shard: str) -> None:
-    """Remove what the shard does not own. May be repeated."""
+async def keep_own(job: Job, tables: RoutingTables, shard: str) -> Counter[str]:
+    """Remove what the shard does not own; answers the orphans, `{namespace: documents}`. May be
+    repeated."""
     routed = {row["_id"]: row for row in await tables.collections() if is_users(row["_id"])}
     present = {p.ns: p for p in await collections(job.node)}
-    removed = 0
+    removed = Counter[str]()
     for namespace, row in sorted(routed.items()):
         if job.scope.replaces(namespace):
-            removed += await _keep_ranges(job, tables, shard, row, present.get(namespace))
+            removed[namespace] += await _keep_ranges(
+                job, tables, shard, row, present.get(namespace)
+            )
             await fault_point("restore.orphans_removed")
-    if removed:
+    if found := removed.total():
         job.keeper.warn(
-            f"{removed} orphaned documents, which the routing tables of that moment give to other "
+            f"{found} orphaned documents, which the routing tables of that moment give to other "
             "shards, were left out"
         )
     primaries = await tables.primaries()
@@ -67,6 +71,7 @@ async def keep_own(job: Job, tables: RoutingTables, shard: str) -> None:
         if job.scope.replaces(namespace) and _is_astray(namespace, routed, primaries, shard):
             job.check()
             await drop(job.node, namespace, one.uuid)
+    return removed
 
 
 def _is_astray(

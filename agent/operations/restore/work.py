@@ -14,6 +14,7 @@ merged     users and roles
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -80,8 +81,13 @@ class RestoreWork:
         plan: Plan,
         storages: Sequence[Storage] = (),
         *,
-        is_mirrored: bool = True,
+        is_scratch: bool = False,
     ) -> None:
+        self._is_scratch = is_scratch
+        """Whether the target is a server of our own: nothing is recorded in the repository, and no
+        shard has to look at routing tables, since the server is none."""
+        self.orphans: Counter[str] = Counter()
+        """`{namespace: documents}` that were left out, since the shard does not own them."""
         self._storages = storages
         """Where decisions on transactions over several shards are looked for."""
         self._part = part
@@ -100,7 +106,7 @@ class RestoreWork:
             name=part.operation.name,
             replset=part.replset,
             epoch=part.lease.epoch,
-            is_mirrored=is_mirrored,
+            is_mirrored=not is_scratch,
         )
         self._indexes = 0
 
@@ -189,8 +195,9 @@ class RestoreWork:
         await self._together(Stage.ROUTED, of=self._config_replset())
         tables = self._part.services.cluster.routing
         await finish_changes(job)
-        await look_again(job, tables)
-        await keep_own(job, tables, shard)
+        if not self._is_scratch:
+            await look_again(job, tables)
+        self.orphans = await keep_own(job, tables, shard)
         await job.committed()
 
     def _config_replset(self) -> str:
@@ -320,7 +327,7 @@ class RestoreWork:
             await job.committed()
 
     async def _create(self, job: Job) -> None:
-        if self._plan.target.shard is not None:
+        if self._plan.target.shard is not None and not self._is_scratch:
             # A shard refuses some commands on what it takes for sharded: it must have seen that
             # nothing of what is restored is.
             await self._together(Stage.WIPED, of=self._config_replset())

@@ -1,9 +1,9 @@
 """Where scratch servers live on this host, and what earlier ones left behind.
 
     scratchDir/
-      tidelog-scratch-<operation>/    0700, everything of one server
-        lock                          held (flock) by the agent that made it, as long as it lives
-        key                           0600, the password of the server
+      tidelog-scratch-<operation>-<n>/  0700, everything of one server
+        lock                            held (flock) by the agent that made it, as long as it lives
+        key                             0600, the password of the server
         data/  mongod.log
 
 The lock is the mark of ownership: the kernel lets it go with the process, however that ends, so a
@@ -64,8 +64,7 @@ class Place:
         """The directory of all. Raises `ConfigError` where none is set or it cannot be used."""
         if self.directory is None:
             raise ConfigError(
-                f"no agent of the lead replica set has {_SETTING}: a proof needs a directory to"
-                " restore into",
+                f"no agent has {_SETTING}: a proof needs a directory to restore into",
                 hint=f"set TIDELOG_VERIFY__SCRATCHDIR (or {_SETTING} in the file given with"
                 " --config) for one of them, and start it anew",
             )

@@ -1,0 +1,129 @@
+"""Proofs and exports of a sharded cluster: every replica set in a scratch server of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agents import Agents
+from tests.support.ctl import Ctl
+from tests.support.eventually import eventually
+from tests.support.mongod import ShardedCluster, find_mongod
+from tests.support.sharded_scene import furnish
+from tests.support.transfers import Moment, Transfers, moment_now
+
+pytestmark = pytest.mark.timeout(300)
+
+LONG_S = 180.0
+
+
+@pytest.fixture
+def ctl(sharded: ShardedCluster, tmp_path: Path) -> Iterator[Ctl]:
+    """Knows a member of a shard only. Only the agent of the other shard has room for scratch
+    servers: neither that of the config servers, nor that of the shard asked."""
+    for name in ("scratch", "exports", "store"):
+        (tmp_path / name).mkdir()
+    extra = {
+        "TIDELOG_VERIFY__SCRATCHDIR": str(tmp_path / "scratch"),
+        "TIDELOG_VERIFY__MONGOD": str(find_mongod()),
+        "TIDELOG_EXPORT__DIRECTORY": str(tmp_path / "exports"),
+    }
+    others = [one for one in sharded.sets if one is not sharded.shards["s0"]]
+    with (
+        Agents(*others, lead=sharded.config),
+        Agents(sharded.shards["s0"], lead=sharded.config, extra=extra),
+    ):
+        found = Ctl(sharded.shards["s1"].uri())
+        found.configure_filesystem(tmp_path / "store")
+        yield found
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def scattered(cluster: ShardedCluster) -> None:
+    """A collection of which the donor of a range keeps its copies, as orphans."""
+    cluster.create_database("late", "s0")
+    cluster.shard_collection("late.d", {"k": 1})
+    cluster.client_of("s0")["late"]["d"].insert_many([{"_id": n, "k": n} for n in range(100)])
+    cluster.client_of("s0")["late"]["d"].create_index([("v", 1)], name="by_v")
+    cluster.hold_range_deletions("s0", on=True)
+    cluster.move_range("late.d", "s1", {"k": 40}, {"k": 60})
+
+
+def hashes(cluster: ShardedCluster, *databases: str) -> dict[str, dict[str, str]]:
+    """`dbHash` of the live data, by replica set."""
+    return {
+        one.name: {name: one.client()[name].command("dbHash")["md5"] for name in databases}
+        for one in cluster.shards.values()
+    }
+
+
+def proved(done: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The same of a proof."""
+    return {share["replset"]: share["hashes"] for share in done["shares"]}
+
+
+def test_a_backup_of_shards_is_proved_at_its_end_and_later(
+    sharded: ShardedCluster, ctl: Ctl, tmp_path: Path
+) -> None:
+    ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanMin=0.03")
+    furnish(sharded)
+    scattered(sharded)
+    transfers = Transfers(sharded, accounts=10, threads=3, pause_s=0.01)
+    transfers.create()
+    with transfers:
+        transfers.wait_for(5)
+        name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+        transfers.wait_for(20)
+        with transfers.quiesced():
+            moment = max(moment_now(sharded.client_of(name)) for name in ("config", "s0", "s1"))
+            live = hashes(sharded, "bank", "shop")
+    sharded.hold_range_deletions("s0", on=False)
+    covered(ctl, moment)
+    at = ("--time", f"{moment[0]},{moment[1]}")
+    done = ctl.ok("verify", name, "--restore", *at, "--wait", within_s=LONG_S)
+    assert (done["level"], done["harmed"]) == ("proved", 0)
+    assert [share["replset"] for share in done["shares"]] == ["cfg", "rs-a", "rs-b"]
+    found = proved(done)
+    for replset, of_shard in live.items():
+        assert {name: found[replset][name] for name in of_shard} == of_shard
+    assert done["recovery_s"] == max(share["recovery_s"] for share in done["shares"]) > 0
+    assert done["documents"] == sum(share["documents"] for share in done["shares"])
+    (listed,) = ctl.ok("list")["snapshots"]
+    assert listed["proved"]["recovery_s"] == done["recovery_s"]
+    assert "PROVED in" in ctl.run("list", out=None).stdout
+
+
+def test_what_is_wrong_with_a_shard_is_named(
+    sharded: ShardedCluster, ctl: Ctl, tmp_path: Path
+) -> None:
+    furnish(sharded)
+    scattered(sharded)
+    ctl.ok("config", "--set", "policy.verify.often.schedule=* * * * *")
+    ctl.ok("config", "--set", "policy.verify.often.level=restore")
+    name = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+    sharded.hold_range_deletions("s0", on=False)
+    done = ctl.ok("verify", name, "--restore", "--wait", within_s=LONG_S)
+    assert done["harmed"] == 0, "counts are the manifest's, less the orphans"
+    chunk = next((tmp_path / "store").glob("**/chunks/rs-b/bundles/*"))
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    bad = ctl.run("verify", name, "--restore", "--wait", within_s=LONG_S)
+    assert bad.status == 1, str(bad)
+    (problem,) = bad.value["problems"]
+    assert problem.startswith("rs-b: ")
+    assert "chunks/rs-b" in problem
+    assert [share["replset"] for share in bad.value["shares"]] == ["cfg", "rs-a"]
+    assert bad.value.get("recovery_s") is None
+
+
+def covered(ctl: Ctl, moment: Moment) -> None:
+    """Wait until that can be restored to."""
+
+    def is_covered() -> bool:
+        ranges = ctl.ok("list")["pitr"]["ranges"]
+        end = ranges[-1]["end_ts"] if ranges else {"T": 0, "I": 0}
+        return (end["T"], end["I"]) >= moment
+
+    eventually(is_covered, 60.0, every_s=0.5)
