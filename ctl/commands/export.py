@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Group
 
 from agent.wire.namespaces import check_patterns
 from agent.wire.operations import Kind
@@ -12,11 +13,13 @@ from agent.wire.optime import OpTime, parse_target
 from agent.wire.specs import ExportSpec
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import Names, global_options, wait_options
-from ctl.render import number, optime, size
+from ctl.render import number, optime, size, table
 from ctl.restore_target import choose_backup
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ctl.session import Session
 
 
@@ -57,10 +60,20 @@ def command(
         if not operation.state.is_terminal:
             return Result(data, brief_text(operation))
         at = optime(OpTime.from_document(found["exported_to"]))
-        return Result(
-            data,
+        text = (
             f"Exported {backup.id} as of {at}: {number(found['collections'])} collections,"
-            f" {size(found['bytes'])}\n  in {found['directory']} on the host of {found['node']}",
+            f" {size(found['bytes'])}\n  in {found['directory']} on the host of {found['node']}"
         )
+        return Result(data, Group(text, *_further(found)))
 
     invocation.perform(run)
+
+
+def _further(found: dict[str, Any]) -> list[RenderableType]:
+    """What a dump does not say: how collections were sharded, and what was left out."""
+    parts: list[RenderableType] = [f"Warning: {text}" for text in found.get("warnings", ())]
+    if sharded := found.get("sharded"):
+        rows = [(one["ns"], one["key"], "yes" if one["unique"] else "no") for one in sharded]
+        parts.append("Shard these first, and restore through a mongos:")
+        parts.append(table(("COLLECTION", "KEY~", "UNIQUE"), rows, indent=2))
+    return parts

@@ -312,6 +312,8 @@ COMMANDS: Final[dict[str, Shape]] = {
         "exported_to?": "@optime",
         "collections?": "integer",
         "bytes?": "integer",
+        "sharded?": [{"ns": "text", "key": "text", "unique": "truth"}],
+        "warnings?": ["text"],
     },
     "genkey": {"key": "text"},
     "hold": {"name?": "text", "op_id?": "text", "status?": "@status", "backup": "text",

@@ -190,14 +190,23 @@ class Transfers:
 
 def check_books(clients: Iterable[Client]) -> set[str]:
     """The books of these shards balance; answers the transfers that are in them."""
+    accounts: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    for client in clients:
+        accounts += client[DATABASE][ACCOUNTS].find()
+        entries += client[DATABASE][ENTRIES].find({}, {"padding": 0})
+    return check_rows(accounts, entries)
+
+
+def check_rows(accounts: Iterable[dict[str, Any]], rows: Iterable[dict[str, Any]]) -> set[str]:
+    """The same of documents, wherever they are from."""
     balances: dict[int, int] = {}
     entries: dict[str, list[tuple[int, int]]] = {}
-    for client in clients:
-        for row in client[DATABASE][ACCOUNTS].find():
-            assert row["_id"] not in balances, f"account {row['_id']} is on two shards"
-            balances[row["_id"]] = row["balance"]
-        for row in client[DATABASE][ENTRIES].find({}, {"padding": 0}):
-            entries.setdefault(row["transfer"], []).append((row["account"], row["change"]))
+    for row in accounts:
+        assert row["_id"] not in balances, f"account {row['_id']} is there twice"
+        balances[row["_id"]] = row["balance"]
+    for row in rows:
+        entries.setdefault(row["transfer"], []).append((row["account"], row["change"]))
     assert sum(balances.values()) == 0, f"the total is {sum(balances.values())}"
     booked = dict.fromkeys(balances, 0)
     for name, sides in entries.items():

@@ -33,6 +33,7 @@ from agent.mongo.dumping import (
     raw_documents,
 )
 from agent.mongo.node import Node
+from agent.operations.exporting.shares import Share
 from agent.wire.namespaces import is_archived
 
 PARTIAL: Final = ".tidelog-export-"
@@ -106,20 +107,21 @@ def _moved(partial: Path, target: Path) -> None:
     partial.rename(target)
 
 
-async def dump(node: Node, directory: Path, on_bytes: Callable[[int], None]) -> Written:
-    """Write everything that the server holds, and tell how many bytes more were written now and
-    then. Raises `NodeUnavailable` and what the disk says."""
-    written = Written()
+async def dump(
+    node: Node, share: Share, directory: Path, written: Written, on_bytes: Callable[[int], None]
+) -> None:
+    """Write what the server has to give, behind what others gave, and tell how many bytes more were
+    written now and then. Raises `NodeUnavailable` and what the disk says."""
     for database in await databases(node):
         listed = await listed_collections(node, database)
         for entry in sorted(listed, key=lambda entry: str(entry["name"])):
             name = str(entry["name"])
             is_bucket = name.startswith(_BUCKETS)
-            if not _is_wanted(database, name):
+            if not _is_wanted(database, name) or not share.holds(database, name):
                 continue
             path = directory / database
             await asyncio.to_thread(path.mkdir, exist_ok=True)
-            if not is_bucket:
+            if not is_bucket and share.describes(database, name):
                 written.collections += 1
                 indexes = (
                     [] if entry["type"] == "view" else await listed_indexes(node, database, name)
@@ -131,7 +133,6 @@ async def dump(node: Node, directory: Path, on_bytes: Callable[[int], None]) -> 
                 where = path / f"{file_name(name)}.bson"
                 written.bytes += await _documents(node, database, name, where, on_bytes)
     await asyncio.to_thread(_auth_schema, directory)
-    return written
 
 
 def _is_wanted(database: str, name: str) -> bool:
@@ -154,7 +155,7 @@ async def _documents(
     node: Node, database: str, name: str, path: Path, on_bytes: Callable[[int], None]
 ) -> int:
     size = 0
-    file: IO[bytes] = await asyncio.to_thread(path.open, "wb")
+    file: IO[bytes] = await asyncio.to_thread(path.open, "ab")
     try:
         async with aclosing(raw_documents(node, database, name)) as blocks:
             async for block in blocks:

@@ -1,23 +1,24 @@
 """`ctl export`: a backup, at its end or a later moment, as a directory that `mongorestore` reads.
 
-Chunks alone are of no single moment, so a scratch server is restored to it, and dumped from. One
-agent does all; one that takes over begins anew.
+Chunks alone are of no single moment, so scratch servers are restored to it, and dumped from: of a
+sharded cluster one after the other into one directory, as a router would show it. One agent does
+all; one that takes over begins anew.
 """
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Refused
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import profile_of
-from agent.operations.exporting.directory import checked_target, dump, placed
+from agent.operations.exporting.directory import Written, checked_target, dump, placed
+from agent.operations.exporting.shares import ClusterShare, Share, Tables, Whole
 from agent.operations.reading import Steps, check_stays, one_part, result_of
 from agent.operations.scratch.place import Place
-from agent.operations.scratch.restoring import planned
+from agent.operations.scratch.restoring import Restored, Scratch, planned
+from agent.store.cluster import ClusterView
 from agent.wire.operations import Kind, Operation
 from agent.wire.specs import ExportSpec, RestoreSpec
 
@@ -50,34 +51,65 @@ class ExportKind:
         profile = await profile_of(part.services, part.settings, backup, spec.profile)
         wanted = RestoreSpec(backup=spec.name, time=spec.time, ns=spec.ns, profile=profile)
         async with placed(target, part.operation.id) as directory:
-            async with AsyncExitStack() as stack:
-                scratch = await stack.enter_async_context(
-                    planned(part, self._place, wanted, profile)
-                )
-                if len(scratch.plans) > 1:
-                    raise Refused(
-                        f"the backup {backup.id} is of a sharded cluster, and only those of replica"
-                        " sets are exported",
-                        hint="restore it into a test cluster and dump that",
-                    )
-                found = await stack.enter_async_context(scratch.restored(scratch.plans[0]))
-                steps = Steps(part)
-                steps.enter("writing", bytes_total=found.plan.manifest.plain_bytes)
-                written = await steps.during(
-                    partial(dump, found.node, directory, lambda size: steps.add(bytes_done=size)),
-                    what="writing the export",
-                )
+            async with planned(part, self._place, wanted, profile) as scratch:
+                writer = _Writer(part, directory)
+                await writer.run(scratch)
             part.lease.check()
-        part.log.info("export.written", path=str(target), size_bytes=written.bytes)
+        part.log.info("export.written", path=str(target), size_bytes=writer.written.bytes)
         return {
             "backup": spec.name,
             "node": part.services.node.id,
             "directory": str(target),
-            "exported_to": found.plan.until.to_json(),
-            "collections": written.collections,
-            "bytes": written.bytes,
+            "exported_to": scratch.plans[0].until.to_json(),
+            "collections": writer.written.collections,
+            "bytes": writer.written.bytes,
+            "sharded": list(writer.sharded),
+            "warnings": writer.warnings,
         }
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
         """What was written."""
         return result_of(operation)
+
+
+class _Writer:
+    """One dump from one or more scratch servers."""
+
+    def __init__(self, part: PartContext, directory: Path) -> None:
+        self.written = Written()
+        self.sharded: tuple[dict[str, Any], ...] = ()
+        self.warnings: list[str] = []
+        self._part = part
+        self._directory = directory
+
+    async def run(self, scratch: Scratch) -> None:
+        """All of them, the first one's server beside the others."""
+        first, *others = scratch.plans
+        async with scratch.restored(first) as found:
+            if not first.topology.is_sharded:
+                await self._write(found, Whole())
+                return
+            tables = await Tables.read(ClusterView(found.control).routing)
+            self.sharded = tables.sharded
+            await self._write(found, ClusterShare(first, tables))
+            for plan in others:
+                async with scratch.restored(plan, routing=found) as of_shard:
+                    await self._write(of_shard, ClusterShare(plan, tables))
+
+    async def _write(self, found: Restored, share: Share) -> None:
+        plan = found.plan
+        where = f"{plan.source}: " if plan.topology.is_sharded else ""
+        self.warnings += [where + text for text in found.report["warnings"]]
+        steps = Steps(self._part)
+        steps.enter(f"{where}writing", bytes_total=plan.manifest.plain_bytes)
+        await steps.during(
+            partial(
+                dump,
+                found.node,
+                share,
+                self._directory,
+                self.written,
+                lambda size: steps.add(bytes_done=size),
+            ),
+            what="writing the export",
+        )
