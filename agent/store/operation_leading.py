@@ -26,8 +26,8 @@ class OperationLeading(OperationReading):
     """Take the lead, and move the whole on."""
 
     async def take_lead(self, op_id: str, node: str, epoch: int) -> Operation:
-        """Lead it from now on. Raises `LeaseLost` if somebody leads with a higher epoch,
-        `Conflict` if it is over."""
+        """Lead it from now on. Raises `LeaseLost` if somebody leads with a higher epoch, or if it
+        is over: whoever led it before may have ended it since we looked."""
         pipeline = [
             {
                 "$set": {
@@ -150,6 +150,8 @@ class OperationLeading(OperationReading):
         await self._check_confirmed(op_id, match, action)
         if now.lead_epoch > epoch:
             raise LeaseLost(f"{action}: {now.lead_node} leads {now.kind} {now.name} now")
+        if action == TAKING and now.state.is_terminal:
+            raise LeaseLost(f"{action}: {now.kind} {now.name} is over: {now.state}")
         if now.cancel_requested and not now.state.is_terminal:
             raise OperationCancelled(f"{now.kind} {now.name} was cancelled")
         raise Conflict(f"{action}: {now.kind} {now.name} is {now.state}", hint="")

@@ -171,6 +171,14 @@ async def test_a_former_lead_changes_nothing(operations: OperationLog) -> None:
     assert (await operations.get(op.id)).result == {}
 
 
+async def test_what_is_over_has_no_new_lead(operations: OperationLog) -> None:
+    op = await running(operations, "rs0")
+    await operations.transition(op.id, State.RUNNING, State.CANCELLED, epoch=1)
+    with pytest.raises(LeaseLost, match="is over: cancelled"):
+        await operations.take_lead(op.id, "rs0/other:1", 5)
+    assert (await operations.get(op.id)).lead_epoch == 1
+
+
 async def test_a_former_worker_changes_nothing(operations: OperationLog) -> None:
     op = await running(operations, "rs0")
     await operations.take_part(op.id, "rs0", "rs0/other:1", 2)
