@@ -35,7 +35,8 @@ class ProvedShare(Record):
     collections: int
     documents: int
     hashes: dict[str, str]
-    """`{database: dbHash}`, without what belongs to other shards."""
+    """`{database: dbHash}`, without what belongs to other shards; `{"*": SHA-256 of all}` where
+    there are very many."""
 
 
 class Verdict(Record):

@@ -11,10 +11,9 @@ import pytest
 from tests.support.agents import Agents
 from tests.support.ctl import Ctl
 from tests.support.dumps import read_dump
-from tests.support.eventually import eventually
 from tests.support.mongod import ShardedCluster, find_mongod
-from tests.support.sharded_scene import furnish
-from tests.support.transfers import Moment, Transfers, check_moment, check_rows, moment_now
+from tests.support.sharded_scene import furnish, wait_covered
+from tests.support.transfers import Transfers, check_moment, check_rows, moment_now
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -84,7 +83,7 @@ def test_a_backup_of_shards_is_proved_at_its_end_and_later(
             live = hashes(sharded, "bank", "shop")
     sharded.hold_range_deletions("s0", on=False)
     name, base = backup["name"], (backup["last_write"]["T"], backup["last_write"]["I"])
-    covered(ctl, moment)
+    wait_covered(ctl, moment)
     at = ("--time", f"{moment[0]},{moment[1]}")
     done = ctl.ok("verify", name, "--restore", *at, "--wait", within_s=LONG_S)
     assert (done["level"], done["harmed"]) == ("proved", 0)
@@ -168,14 +167,3 @@ def test_what_is_wrong_with_a_shard_is_named(
     assert "chunks/rs-b" in problem
     assert [share["replset"] for share in bad.value["shares"]] == ["cfg", "rs-a"]
     assert bad.value.get("recovery_s") is None
-
-
-def covered(ctl: Ctl, moment: Moment) -> None:
-    """Wait until that can be restored to."""
-
-    def is_covered() -> bool:
-        ranges = ctl.ok("list")["pitr"]["ranges"]
-        end = ranges[-1]["end_ts"] if ranges else {"T": 0, "I": 0}
-        return (end["T"], end["I"]) >= moment
-
-    eventually(is_covered, 60.0, every_s=0.5)

@@ -16,7 +16,7 @@ from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod import ShardedCluster
 from tests.support.mongod.sharded import ClusterOptions
-from tests.support.sharded_scene import SAME, Seen, furnish, make_series, measure
+from tests.support.sharded_scene import SAME, Seen, furnish, make_series, measure, wait_covered
 from tests.support.transfers import (
     DATABASE,
     Moment,
@@ -75,7 +75,7 @@ def test_moments_of_a_busy_cluster(
         sharded.drop_collection("late.d")
     base = (backup["last_write"]["T"], backup["last_write"]["I"])
     last = max(one.acknowledged_at for one in transfers.done if one.acknowledged_at)
-    _wait_covered(ctl, last)
+    wait_covered(ctl, last)
     ends = {one.acknowledged_at for one in transfers.done if one.acknowledged_at}
     wanted = [at for at in sorted(ends) if base < at < last]
     rng = random.Random(1)
@@ -126,7 +126,7 @@ def test_moments_amidst_changes_of_structure_are_as_if_they_were_done(
     untabled = _logged(sharded, "config", {**tables, "o._id": "app.one"})
     dropped = _logged(sharded, "config", {**tables, "o._id": "app.three"})
     half = _logged(sharded, "config", {**tables, "o._id": "app.two"})
-    _wait_covered(ctl, max(moment_now(sharded.client_of(name)) for name in SAME))
+    wait_covered(ctl, max(moment_now(sharded.client_of(name)) for name in SAME))
     for moment, left in (
         (renamed, {"app.two", "app.three"}),
         (untabled, {"app.two", "app.three"}),
@@ -258,15 +258,6 @@ def _counts(
     """How many documents each shard has."""
     clients = [cluster.client_of(name) for name in names.values()]
     return [client[database][collection].count_documents({}) for client in clients]
-
-
-def _wait_covered(ctl: Ctl, moment: Moment) -> None:
-    def covered() -> bool:
-        ranges = ctl.ok("list")["pitr"]["ranges"]
-        end = ranges[-1]["end_ts"] if ranges else {"T": 0, "I": 0}
-        return (end["T"], end["I"]) >= moment
-
-    eventually(covered, 60.0, every_s=0.5)
 
 
 def _restore(ctl: Ctl, backup: str, moment: Moment, *options: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.support.cluster_image import ClusterImage
+from tests.support.ctl import Ctl
+from tests.support.eventually import eventually
 from tests.support.mongod import ShardedCluster
-from tests.support.transfers import DATABASE
+from tests.support.transfers import DATABASE, Moment
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SAME = {"s0": "s0", "s1": "s1"}
@@ -18,6 +20,17 @@ class Seen(ClusterImage):
 
     def __init__(self, cluster: ShardedCluster, names: dict[str, str]) -> None:
         super().__init__(cluster, names, only=(DATABASE, "shop"))
+
+
+def wait_covered(ctl: Ctl, moment: Moment) -> None:
+    """Until that can be restored to."""
+
+    def is_covered() -> bool:
+        ranges = ctl.ok("list")["pitr"]["ranges"]
+        end = ranges[-1]["end_ts"] if ranges else {"T": 0, "I": 0}
+        return (end["T"], end["I"]) >= moment
+
+    eventually(is_covered, 60.0, every_s=0.5)
 
 
 def furnish(cluster: ShardedCluster) -> None:

@@ -7,6 +7,7 @@ database is what an earlier proof of the same moment found.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,18 @@ from agent.wire.verdicts import ProvedShare, Verdict
 _NOT_DATA: Final = frozenset({"local", "config"})
 _NOT_HASHED: Final = frozenset({"admin", *_NOT_DATA})
 """Of `admin` parts are made by each server for itself."""
+MAX_HASHES: Final = 20_000
+"""Over all replica sets: they lie in the document of the backup, twice, and in the operation's."""
+ALL: Final = "*"
+"""Stands for all databases of a share, where they are too many to be named."""
+
+
+def recorded(hashes: dict[str, str], at_most: int) -> dict[str, str]:
+    """As they are recorded: each, or one of all where there are too many."""
+    if len(hashes) <= at_most:
+        return hashes
+    listed = "\n".join(f"{database} {found}" for database, found in sorted(hashes.items()))
+    return {ALL: hashlib.sha256(listed.encode()).hexdigest()}
 
 
 class Share:
@@ -71,6 +84,7 @@ class Share:
                 self.find(f"{present.ns} holds {documents} documents, and {wanted} were backed up")
             if database not in _NOT_HASHED and database not in self.hashes:
                 self.hashes[database] = await database_hash(found.node, database)
+        self.hashes = recorded(self.hashes, MAX_HASHES // len(self.plan.topology.members))
 
     def compare(self, earlier: Verdict | None) -> None:
         """With an earlier proof of the same moment; the first one is what later ones must be."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from agent.errors import IntegrityError, NotFound, RestoreFailed
 from agent.operations.context import LeadContext, PartContext
@@ -22,6 +22,9 @@ from agent.operations.verification.asking import Share
 from agent.wire.operations import Kind, Operation
 from agent.wire.specs import ProveSpec, RestoreSpec
 from agent.wire.verdicts import MAX_PROBLEMS, Level, Verdict
+
+_NAMED: Final = 200
+"""Problems that the result names; the rest is counted."""
 
 
 class ProveKind:
@@ -51,18 +54,15 @@ class ProveKind:
         wanted = RestoreSpec(backup=spec.name, time=spec.time, profile=profile)
         log = part.log.bind(backup=spec.name)
         shares: list[Share] = []
-        problems: list[str] = []
+        failure: list[str] = []
         try:
             async with planned(part, self._place, wanted, profile) as scratch:
                 shares = [Share(plan) for plan in scratch.plans]
-                await _prove(part, scratch, shares)
+                await prove_shares(part, scratch, shares)
         except (IntegrityError, RestoreFailed, NotFound) as error:
-            problems.append(str(error))
-        for share in shares:
-            share.compare(backup.proof)
-            problems += share.problems
+            failure.append(str(error))
+        verdict = judged(shares, backup.proof, failure)
         part.lease.check()
-        verdict = _verdict(shares, problems)
         await part.services.catalog.record_verdict(spec.name, verdict)
         if verdict.is_sound:
             log.info("verify.proved", recovery_s=verdict.recovery_s)
@@ -73,7 +73,7 @@ class ProveKind:
             "node": part.services.node.id,
             "harmed": verdict.harmed,
             **verdict.to_json(),
-            "problems": problems[:200],
+            "problems": [*failure, *_problems(shares)][:_NAMED],
         }
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
@@ -81,8 +81,8 @@ class ProveKind:
         return result_of(operation)
 
 
-async def _prove(part: PartContext, scratch: Scratch, shares: Sequence[Share]) -> None:
-    """All shares, the first one's server beside the others."""
+async def prove_shares(part: PartContext, scratch: Scratch, shares: Sequence[Share]) -> None:
+    """Restore and ask all of them, the first one's server beside the others."""
     first, *others = shares
     with first.noting():
         async with scratch.restored(first.plan) as found:
@@ -98,8 +98,18 @@ async def _ask(part: PartContext, share: Share, found: Restored) -> None:
     await steps.during(partial(share.ask, found, steps), what="asking the scratch mongod")
 
 
-def _verdict(shares: Sequence[Share], problems: Sequence[str]) -> Verdict:
-    """As the catalogue keeps it. Times and moments only where every share was restored."""
+def _problems(shares: Sequence[Share]) -> list[str]:
+    return [problem for share in shares for problem in share.problems]
+
+
+def judged(
+    shares: Sequence[Share], earlier: Verdict | None, failure: Sequence[str] = ()
+) -> Verdict:
+    """What all of them come to, compared with an earlier proof, as the catalogue keeps it; with a
+    `failure` none could be restored. Times and moments only where every share was."""
+    for share in shares:
+        share.compare(earlier)
+    problems = [*failure, *_problems(shares)]
     records = [record for share in shares if (record := share.to_record()) is not None]
     is_whole = bool(shares) and len(records) == len(shares)
     is_sharded = any(share.plan.topology.is_sharded for share in shares)
