@@ -48,12 +48,13 @@ soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), f
 		$(PYTHON) -m tests.soak
 
 .PHONY: crash
-crash: bootstrap ## fail at every fault point in every way (hours); POINTS=delete,-kill takes rows of the table
-	@TIDELOG_CRASH_EXAMPLES=5000 $(PYTHON) -m pytest -q --timeout 3600 \
-		tests/unit/operations/test_lease_model.py
-	@TIDELOG_CRASH="$(or $(POINTS),all)" $(PYTHON) -m pytest -q -rs tests/cluster/test_crash.py \
-		tests/cluster/test_crash_sharded.py tests/cluster/test_network_faults.py \
-		tests/cluster/test_control_elections.py tests/cluster/test_memory.py $(ARGS)
+crash: bootstrap ## fail at every fault point in every way (an hour); POINTS=delete,-kill: only these rows; JOBS (3)
+	@TIDELOG_CRASH="$(or $(POINTS),all)" $(PYTHON) -m pytest -q -rs -n "$(or $(JOBS),3)" \
+		tests/cluster/test_crash.py tests/cluster/test_crash_sharded.py $(ARGS)
+	@$(if $(POINTS),,TIDELOG_CRASH=all $(PYTHON) -m pytest -q -rs tests/cluster/test_network_faults.py \
+		tests/cluster/test_control_elections.py tests/cluster/test_memory.py $(ARGS))
+	@$(if $(POINTS),,TIDELOG_CRASH_EXAMPLES=5000 $(PYTHON) -m pytest -q --timeout 3600 \
+		tests/unit/operations/test_lease_model.py)
 
 .PHONY: bench
 bench: bootstrap ## measure every path beside its limit; SCALE (1), ROUNDS (5); writes docs/performance.md

@@ -3,21 +3,46 @@
 Catalogue rows carry collection options and index specifications verbatim, as canonical Extended
 JSON v2, so that a type (a 64-bit integer, a regular expression) survives. Chunk bounds are base64
 of the BSON document `{"_id": bound}`: exact for every type, and compared by servers only.
+
+There may be 100,000 collections, so rows keep once what many of them have in common.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 from pydantic import Field
 
-from agent.archive.extended import from_extended
 from agent.archive.layout import FORMAT_VERSION
+from agent.archive.sharing import shared_bson, shared_document, shared_optime, shared_text
+from agent.archive.streaming import parse_rows
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
+_GIVEN: set[str] = set()
 
-class CollectionEntry(Record):
+
+class Row(Record):
+    """One of very many. Which of its fields were given is not remembered: that alone would take
+    more room than all of them."""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Let go of what nobody asks for, and share what others have too."""
+        object.__setattr__(self, "__pydantic_fields_set__", _GIVEN)
+        self._share(self.__dict__)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic has it."""
+        copied = super().model_copy(update=update, deep=deep)
+        object.__setattr__(copied, "__pydantic_fields_set__", _GIVEN)
+        return copied
+
+    def _share(self, fields: dict[str, Any]) -> None:
+        """Replace values by equal ones that are kept already."""
+
+
+class CollectionEntry(Row):
     """One collection as it was at the snapshot's OpTime."""
 
     ns: str
@@ -27,6 +52,11 @@ class CollectionEntry(Record):
     """Extended JSON, without the UUID."""
     indexes: tuple[dict[str, Any], ...] = ()
     """Extended JSON, ready ones only, `_id` included, clustered pseudo index not."""
+
+    def _share(self, fields: dict[str, Any]) -> None:
+        fields["uuid"] = shared_text(self.uuid)
+        fields["options"] = shared_document(self.options)
+        fields["indexes"] = shared_document(self.indexes)
 
     @property
     def is_capped(self) -> bool:
@@ -39,15 +69,15 @@ class CollectionEntry(Record):
         return "clusteredIndex" in self.options
 
     def bson_options(self) -> dict[str, Any]:
-        """Options as BSON values."""
-        return from_extended(self.options)
+        """Options as BSON values, which others share: they must not be changed."""
+        return shared_bson(self.options)
 
     def bson_indexes(self) -> list[dict[str, Any]]:
-        """Index specifications as BSON values."""
-        return [from_extended(spec) for spec in self.indexes]
+        """Index specifications as BSON values, likewise."""
+        return [shared_bson(spec) for spec in self.indexes]
 
 
-class Segment(Record):
+class Segment(Row):
     """Documents of one collection inside a chunk object: `length` bytes of plain BSON from
     `offset` on. They lie in `[min, max)` of `_id`; absent bounds are open."""
 
@@ -63,6 +93,10 @@ class Segment(Record):
     some moment from `read_at` on, and replay applies operations again."""
     min: str | None = None
     max: str | None = None
+
+    def _share(self, fields: dict[str, Any]) -> None:
+        fields["uuid"] = shared_text(self.uuid)
+        fields["read_at"] = shared_optime(self.read_at)
 
 
 class ChunkObject(Record):
@@ -123,6 +157,11 @@ class Manifest(Record):
     key_id: str | None = None
     """The data key it is encrypted with itself."""
 
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """What is stored, as JSON. Raises `ValueError`."""
+        return cls.from_document(parse_rows(data.decode(), _LISTS))
+
     def public(self) -> Manifest:
         """What of it may be read without a key: which objects there are, no names, no bounds."""
         objects = tuple(o.model_copy(update={"segments": ()}) for o in self.objects)
@@ -149,3 +188,10 @@ class Manifest(Record):
     def plain_bytes(self) -> int:
         """Size of chunks and slices as BSON."""
         return sum(o.plain_bytes for o in self.objects) + sum(s.plain_bytes for s in self.slices)
+
+
+_LISTS: Final[Mapping[str, type[Record]]] = {
+    "catalogue": CollectionEntry,
+    "objects": ChunkObject,
+    "slices": SliceRef,
+}

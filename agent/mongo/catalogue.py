@@ -10,7 +10,8 @@ needs one a collection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ _DECODED: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
 _SIZING_AT_ONCE: Final = 4
+_ROWS: Final = 2_000
+"""Of the catalogue in a reply. One with many indexes has 10 KB, and all of a reply is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,12 @@ class CatalogueRow:
 
 
 async def read_catalogue(node: Node, read_at: OpTime) -> list[CatalogueRow]:
+    """All of `catalogue_rows` at once."""
+    async with aclosing(catalogue_rows(node, read_at)) as rows:
+        return [row async for row in rows]
+
+
+async def catalogue_rows(node: Node, read_at: OpTime) -> AsyncGenerator[CatalogueRow, None]:
     """Every collection of the replica set (views are documents of `system.views`).
 
     Raises `NodeUnavailable`, `PermissionDenied`, `CommandFailed`.
@@ -50,24 +59,24 @@ async def read_catalogue(node: Node, read_at: OpTime) -> list[CatalogueRow]:
         "cursor": {},
         "readConcern": at_snapshot(read_at),
     }
-    rows: list[CatalogueRow] = []
     async with session_of(node) as session:
-        with translated("listing the catalogue"):
-            reply = await _bounded(node, command, session)
-            rows += map(_row, reply["cursor"]["firstBatch"])
-            while cursor_id := reply["cursor"]["id"]:
-                more = {"getMore": cursor_id, "collection": "$cmd.aggregate"}
-                reply = await _bounded(node, more, session)
-                rows += map(_row, reply["cursor"]["nextBatch"])
-    return rows
+        reply = await _bounded(node, command, session)
+        for row in reply["cursor"]["firstBatch"]:
+            yield _row(row)
+        while cursor_id := reply["cursor"]["id"]:
+            more = {"getMore": cursor_id, "collection": "$cmd.aggregate", "batchSize": _ROWS}
+            reply = await _bounded(node, more, session)
+            for row in reply["cursor"]["nextBatch"]:
+                yield _row(row)
 
 
 async def _bounded(node: Node, command: Document, session: Any) -> Document:
     try:
         async with asyncio.timeout(BATCH_TIMEOUT_S):
-            reply: Document = await node.command(
-                "admin", command, timeout_s=None, session=session, codec_options=_DECODED
-            )
+            with translated("listing the catalogue"):
+                reply: Document = await node.command(
+                    "admin", command, timeout_s=None, session=session, codec_options=_DECODED
+                )
     except TimeoutError:
         raise NodeUnavailable(
             f"{node.host} did not list its catalogue within {BATCH_TIMEOUT_S:.0f} s"

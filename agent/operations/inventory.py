@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from agent.archive.codec import in_thread
 from agent.archive.layout import backup_key, backup_name_of, backup_root, data_key_key
 from agent.archive.manifest import Manifest
 from agent.archive.objects import get_public_json
@@ -79,8 +80,8 @@ async def read_manifest(storage: Storage, key: str, sha256: str | None = None) -
     a key. Raises `IntegrityError`."""
     text = await get_public_json(storage, key, sha256=sha256)
     try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
+        return await in_thread(Manifest.parse, text)
+    except ValueError as error:
         raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
 
 
@@ -88,8 +89,8 @@ async def read_entry(storage: Storage, key: str) -> Entry:
     """A journal entry, likewise. Raises `IntegrityError`."""
     text = await get_public_json(storage, key)
     try:
-        return Entry.model_validate_json(text)
-    except ValidationError as error:
+        return await in_thread(Entry.parse, text)
+    except ValueError as error:
         raise IntegrityError(f"{key} on {storage.address} cannot be read: {error}") from error
 
 

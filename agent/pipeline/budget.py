@@ -23,12 +23,17 @@ class ByteBudget:
     @asynccontextmanager
     async def take(self, size_bytes: int) -> AsyncIterator[None]:
         """Hold `size_bytes` of the budget inside; waits until they are free."""
-        size = min(size_bytes, self.total_bytes)
-        await self._acquire(size)
+        size = await self.acquire(size_bytes)
         try:
             yield
         finally:
-            self._release(size)
+            self.release(size)
+
+    async def acquire(self, size_bytes: int) -> int:
+        """Take from the budget what another task will give back; how much that is."""
+        size = min(size_bytes, self.total_bytes)
+        await self._acquire(size)
+        return size
 
     async def _acquire(self, size: int) -> None:
         if not self._waiting and size <= self.free_bytes:
@@ -40,14 +45,15 @@ class ByteBudget:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release(size)
+                self.release(size)
             else:
                 self._waiting = deque(w for w in self._waiting if w[1] is not turn)
                 self._serve()
             raise
 
-    def _release(self, size: int) -> None:
-        self.free_bytes += size
+    def release(self, size_bytes: int) -> None:
+        """Give back what `acquire` took."""
+        self.free_bytes += size_bytes
         self._serve()
 
     def _serve(self) -> None:

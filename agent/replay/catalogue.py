@@ -27,7 +27,28 @@ and deletes what has expired, both under our hands."""
 
 
 class Collection:
-    """One wanted collection."""
+    """One wanted collection. There may be 100,000: options and index specifications are shared
+    with others, and are replaced, never changed."""
+
+    __slots__ = (
+        "_prefixes",
+        "ceiling",
+        "coverage",
+        "floor",
+        "indexes",
+        "is_filtered",
+        "is_ignored",
+        "is_lazy",
+        "is_lenient",
+        "is_missing",
+        "is_serial",
+        "is_views",
+        "ns",
+        "options",
+        "target_ns",
+        "target_uuid",
+        "uuid",
+    )
 
     def __init__(
         self,
@@ -66,21 +87,27 @@ class Collection:
         """Its documents are chosen one by one."""
         self.is_lazy = self.is_filtered and self.target_uuid not in scope.views_on_target.values()
         """It is not there, and is created with the first wanted view."""
-        self.prefixes: dict[int, bytes] = {}
-        self.place(self.target_ns)
+        self._prefixes: dict[int, bytes] = {}
+        """Of operations, by their letter; made when it is first written to."""
 
     def place(self, target_ns: str) -> None:
         """Address operations to this name from now on."""
         self.target_ns = target_ns
-        name = target_ns.encode()
+        self._prefixes = {}
+
+    def _made_prefixes(self) -> dict[int, bytes]:
+        name = self.target_ns.encode()
         tail = b"\x02ns\0" + _length(len(name) + 1) + name + b"\0"
         tail += b"\x05ui\0\x10\0\0\0\x04" + self.target_uuid
-        for op in (INSERT, UPDATE, DELETE):
-            self.prefixes[op] = b"\x02op\0\x02\0\0\0" + bytes([op]) + b"\0" + tail
+        self._prefixes = {
+            op: b"\x02op\0\x02\0\0\0" + bytes([op]) + b"\0" + tail
+            for op in (INSERT, UPDATE, DELETE)
+        }
+        return self._prefixes
 
     def operation(self, op: int, body: bytes) -> bytes:
         """A write as an operation of `applyOps`; `body` holds the fields `o` and `o2`."""
-        prefix = self.prefixes[op]
+        prefix = (self._prefixes or self._made_prefixes())[op]
         return _length(len(prefix) + len(body) + 5) + prefix + body + b"\0"
 
     @property

@@ -145,7 +145,7 @@ class Commands:
         if moved is None:
             return [] if replaced is None else _dropping(replaced)
         if not command.get("stayTemp"):
-            moved.options.pop("temp", None)
+            moved.options = {k: v for k, v in moved.options.items() if k != "temp"}
         before = moved.target_ns
         after = self._catalogue.rename(moved, command["to"])
         if moved.is_ignored or before == after:
@@ -235,7 +235,5 @@ def _dropping(collection: Collection) -> list[Command]:
 
 
 def _expire(collection: Collection, after: Any) -> None:
-    if after == "off":
-        collection.options.pop("expireAfterSeconds", None)
-    else:
-        collection.options["expireAfterSeconds"] = after
+    rest = {k: v for k, v in collection.options.items() if k != "expireAfterSeconds"}
+    collection.options = rest if after == "off" else {**rest, "expireAfterSeconds": after}

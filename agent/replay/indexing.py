@@ -43,10 +43,12 @@ def drop(indexes: Indexes, command: Mapping[str, Any]) -> None:
 
 
 def change(indexes: Indexes, change: Mapping[str, Any]) -> bool:
-    """The `index` part of a `collMod`; whether the index was found."""
-    spec = _find(indexes, change)
-    if spec is None:
+    """The `index` part of a `collMod`; whether the index was found. Its specification is replaced:
+    other collections may have the same."""
+    found = _find(indexes, change)
+    if found is None:
         return False
+    spec = indexes[found["name"]] = dict(found)
     if "expireAfterSeconds" in change:
         spec["expireAfterSeconds"] = change["expireAfterSeconds"]
     for flag in ("hidden", "prepareUnique"):

@@ -15,17 +15,16 @@ they count for nothing.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, Self
 
-from pydantic import ValidationError
-
+from agent.archive.codec import in_thread
 from agent.archive.envelope import is_encrypted
 from agent.archive.layout import journal_key, journal_prefix
 from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
+from agent.archive.streaming import parse_rows
 from agent.archive.vault import stored_name
 from agent.errors import IntegrityError
 from agent.faults import fault_point
@@ -73,6 +72,26 @@ class Entry(Record):
     slices: tuple[ArchivedSlice, ...] = ()
     gone: tuple[str, ...] = ()
 
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """What is stored, as JSON. Raises `ValueError`."""
+        return cls.from_document(parse_rows(data.decode(), _LISTS))
+
+    def public(self) -> Entry:
+        """What may be read without a key: which objects there are."""
+        units = tuple(
+            FinishedUnit(objects=tuple(o.model_copy(update={"segments": ()}) for o in u.objects))
+            for u in self.units
+        )
+        return Entry(units=units, slices=self.slices)
+
+
+_LISTS: Final[Mapping[str, type[Record]]] = {
+    "begun.catalogue": CollectionEntry,
+    "units": FinishedUnit,
+    "slices": ArchivedSlice,
+}
+
 
 @dataclass(slots=True)
 class Progressed:
@@ -100,8 +119,8 @@ async def read_journal(storage: Storage, name: str, replset: str) -> Progressed:
             continue  # in clear, in a backup that is encrypted: nobody wrote it who may
         text = await get_json(storage, item.key)
         try:
-            entries[item.key] = Entry.model_validate_json(text)
-        except ValidationError as error:
+            entries[item.key] = await in_thread(Entry.parse, text)
+        except ValueError as error:
             raise IntegrityError(f"{item.key} is no journal entry: {error}") from error
     found = Progressed()
     for key in _valid_keys(entries):
@@ -133,15 +152,6 @@ def _unbroken(keys: list[str]) -> Iterator[str]:
         yield key
 
 
-def _public(entry: dict[str, Any]) -> dict[str, Any]:
-    """What of an entry may be read without a key: which objects there are."""
-    units = [
-        {"objects": [{**item, "segments": []} for item in unit.get("objects", ())]}
-        for unit in entry.get("units", ())
-    ]
-    return {"units": units, "slices": entry.get("slices", [])}
-
-
 class Journal:
     """Writes entries under one epoch. `run` is the flusher; it ends after `close`."""
 
@@ -151,7 +161,7 @@ class Journal:
         self._replset = replset
         self._epoch = epoch
         self._number = 0
-        self._pending: list[dict[str, Any]] = []
+        self._pending: list[Entry] = []
         self._wake = asyncio.Event()
         self._closed = False
         self._is_writing = False
@@ -166,11 +176,11 @@ class Journal:
     ) -> None:
         """Note something durable; it is written soon."""
         self._pending.append(
-            {
-                "units": [unit.to_json()] if unit else [],
-                "slices": [archived.to_json()] if archived else [],
-                "gone": [gone] if gone else [],
-            }
+            Entry(
+                units=(unit,) if unit else (),
+                slices=(archived,) if archived else (),
+                gone=(gone,) if gone else (),
+            )
         )
         self._wake.set()
 
@@ -181,11 +191,11 @@ class Journal:
 
     async def begin(self, begun: Begun) -> None:
         """Write where the part begins, at once."""
-        await self._write({"begun": begun.to_json()})
+        await self._write(Entry(begun=begun))
 
     async def resume(self, progressed: Progressed) -> None:
         """Write what this worker goes on from, at once."""
-        await self._write({"accepted": progressed.keys})
+        await self._write(Entry(accepted=tuple(progressed.keys)))
 
     async def flush(self) -> None:
         """Wait until all that was added is written; `run` must be running."""
@@ -207,24 +217,24 @@ class Journal:
             gathered, self._pending = self._pending, []
             if gathered:
                 self._is_writing = True
-                merged: dict[str, list[Any]] = {"units": [], "slices": [], "gone": []}
-                for item in gathered:
-                    for name, values in item.items():
-                        merged[name] += values
-                await self._write(merged)
+                await self._write(
+                    Entry(
+                        units=tuple(unit for one in gathered for unit in one.units),
+                        slices=tuple(archived for one in gathered for archived in one.slices),
+                        gone=tuple(uuid for one in gathered for uuid in one.gone),
+                    )
+                )
                 self._is_writing = False
             async with self._written:
                 self._written.notify_all()
             if is_last:
                 return
 
-    async def _write(self, entry: dict[str, Any]) -> None:
+    async def _write(self, entry: Entry) -> None:
         key = journal_key(self._name, self._replset, self._epoch, self._number)
         self._number += 1
-        await put_json(
-            self._storage,
-            stored_name(self._storage, key),
-            json.dumps(entry),
-            public=json.dumps(_public(entry)),
-        )
+        name = stored_name(self._storage, key)
+        public = entry.public().model_dump_json(exclude_none=True) if is_encrypted(name) else None
+        text = entry.model_dump_json(exclude_none=True)
+        await put_json(self._storage, name, text, public=public)
         await fault_point("snapshot.journal_written")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from agent.archive.codec import Compression
+from agent.archive.codec import Compression, in_thread
 from agent.archive.layout import FORMAT_VERSION, backup_key, journal_prefix, manifest_key
 from agent.archive.manifest import ChunkObject, Manifest, SliceRef
 from agent.archive.objects import get_public_json, put_json
@@ -293,22 +293,24 @@ async def _write_manifest(
 def listed(manifest: Manifest, most_bytes: int) -> list[dict[str, Any]]:
     """Per collection what `describe-backup --with-collections` shows, of the first so many: a
     document of the control database is bounded, whatever the cluster holds."""
-    documents: dict[str, int] = {}
-    plain: dict[str, int] = {}
+    first = manifest.catalogue[:LISTED_COLLECTIONS]
+    documents = dict.fromkeys((entry.uuid for entry in first), 0)
+    plain = dict(documents)
     for item in manifest.objects:
         for segment in item.segments:
-            documents[segment.uuid] = documents.get(segment.uuid, 0) + segment.count
-            plain[segment.uuid] = plain.get(segment.uuid, 0) + segment.length
+            if segment.uuid in documents:
+                documents[segment.uuid] += segment.count
+                plain[segment.uuid] += segment.length
     found = []
-    for entry in manifest.catalogue[:LISTED_COLLECTIONS]:
+    for entry in first:
         most_bytes -= _ENTRY_BYTES + len(entry.ns.encode())
         if most_bytes < 0:
             break
         found.append(
             {
                 "ns": entry.ns,
-                "documents": documents.get(entry.uuid, 0),
-                "size": plain.get(entry.uuid, 0),
+                "documents": documents[entry.uuid],
+                "size": plain[entry.uuid],
                 "indexes": len(entry.indexes),
             }
         )
@@ -350,7 +352,7 @@ async def _prove_stored(storage: Storage, share: ReplsetPart, last_write: OpTime
     end with the others. Digests were taken of what was sent; that a storage keeps what it was sent
     is what `verify` and restores prove. Answers the data keys that they are encrypted with."""
     text = await get_public_json(storage, share.manifest_key, sha256=share.manifest_sha256)
-    manifest = Manifest.model_validate_json(text)
+    manifest = await in_thread(Manifest.parse, text)
     if not manifest.read_end <= manifest.last_write == last_write:
         raise IntegrityError(
             f"{share.manifest_key} was read until {manifest.read_end} and archived until "

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from agent.archive.codec import Compression
-from agent.archive.extended import to_extended
 from agent.archive.manifest import ChunkObject, CollectionEntry, SliceRef
+from agent.archive.sharing import shared_extended
 from agent.clock import Clock
 from agent.errors import IntegrityError, Transient
 from agent.faults import fault_point
-from agent.mongo.catalogue import CatalogueRow, read_catalogue, total_sizes
+from agent.mongo.catalogue import CatalogueRow, catalogue_rows, total_sizes
 from agent.mongo.cursor import CollectionGone
 from agent.mongo.node import Node
 from agent.mongo.oplog import Position, open_transactions_start
@@ -187,12 +188,9 @@ class Snapshot:
         first_write = floor if oldest is None else min(floor, OpTime.unpack(oldest.pack() - 1))
         read_at = (await self._node.hello()).majority
         read_clock = ReadClock(self._node, self._clock, read_at)
-        rows = await read_catalogue(self._node, read_at)
-        begun = Begun(
-            first_write=first_write,
-            catalogue_at=read_at,
-            catalogue=tuple(_entry(row) for row in rows if self._is_wanted(row)),
-        )
+        async with aclosing(catalogue_rows(self._node, read_at)) as rows:
+            catalogue = [_entry(row) async for row in rows if self._is_wanted(row)]
+        begun = Begun(first_write=first_write, catalogue_at=read_at, catalogue=tuple(catalogue))
         await self._journal.begin(begun)
         self._progressed.begun = begun
         await fault_point("snapshot.catalogued")
@@ -363,6 +361,6 @@ def _entry(row: CatalogueRow) -> CollectionEntry:
     return CollectionEntry(
         ns=row.ns,
         uuid=row.uuid,
-        options=to_extended(row.options),
-        indexes=tuple(to_extended(spec) for spec in row.indexes),
+        options=shared_extended(row.options),
+        indexes=tuple(shared_extended(spec) for spec in row.indexes),
     )

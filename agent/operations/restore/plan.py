@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pydantic import ValidationError
-
+from agent.archive.codec import in_thread
 from agent.archive.layout import READABLE_VERSION, backup_name_of
 from agent.archive.manifest import Manifest, SliceRef
 from agent.archive.objects import get_json
@@ -103,8 +102,8 @@ async def read_manifest(storage: Storage, share: ReplsetPart) -> Manifest:
     """One replica set's manifest, proven by its digest. Raises `IntegrityError`."""
     text = await get_json(storage, share.manifest_key, sha256=share.manifest_sha256)
     try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
+        manifest = await in_thread(Manifest.parse, text)
+    except ValueError as error:
         raise IntegrityError(f"{share.manifest_key} cannot be read: {error}") from error
     if manifest.format_version > READABLE_VERSION:
         raise UnsupportedVersion(

@@ -31,6 +31,7 @@ from agent.operations.restore.job import MARKER, Job, is_over
 from agent.operations.restore.loading import names_by_uuid
 from agent.operations.restore.reading import slice_entries
 from agent.operations.restore.state import Stage
+from agent.pipeline.budget import ByteBudget
 from agent.pipeline.channel import Channel
 from agent.replay.interpreter import Barrier, Interpreter, Span, Write
 from agent.replay.resumption import Resumption
@@ -39,6 +40,9 @@ from agent.wire.optime import ZERO, OpTime
 
 BATCH_OPERATIONS: Final = 1000
 BATCH_BYTES: Final = 4 << 20
+UNDER_WAY_BYTES: Final = 32 << 20
+"""Of the batches of all lanes that wait or are carried out: an operation may have 16 MiB, and the
+driver makes a copy of what it sends."""
 CHECKPOINT_EVERY_S: Final = 3.0
 RECORD_EVERY_S: Final = 1.0
 
@@ -48,9 +52,10 @@ log = structlog.stdlib.get_logger()
 class Lane:
     """Operations that are carried out in their order, in batches. `run` is its applier."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, budget: ByteBudget) -> None:
         self._job = job
-        self._queue: asyncio.Queue[tuple[list[RawDocument], bool] | None] = asyncio.Queue(maxsize=1)
+        self._budget = budget
+        self._queue: asyncio.Queue[tuple[list[RawDocument], bool, int] | None] = asyncio.Queue(1)
         self._operations: list[RawDocument] = []
         self._bytes = 0
         self._is_lenient = False
@@ -66,7 +71,8 @@ class Lane:
     async def send(self) -> None:
         """Hand the batch to the applier; waits while it is behind."""
         if self._operations:
-            await self._queue.put((self._operations, self._is_lenient))
+            taken = await self._budget.acquire(self._bytes)
+            await self._queue.put((self._operations, self._is_lenient, taken))
             self._operations, self._bytes, self._is_lenient = [], 0, False
 
     async def drain(self) -> None:
@@ -80,10 +86,12 @@ class Lane:
     async def run(self) -> None:
         """Carry out batches until closed."""
         while (batch := await self._queue.get()) is not None:
-            operations, is_lenient = batch
+            operations, is_lenient, taken = batch
             await self._job.pace.keep()
             self._job.check()
             await apply_writes(self._job.node, operations, is_lenient=is_lenient)
+            del batch, operations  # else they would stay until the next one comes
+            self._budget.release(taken)
             self._queue.task_done()
 
 
@@ -94,7 +102,8 @@ class Replayer:
         self._job = job
         self._slices = slices
         self._interpreter = interpreter
-        self._lanes = [Lane(job) for _ in range(job.tuning.appliers)]
+        budget = ByteBudget(UNDER_WAY_BYTES)
+        self._lanes = [Lane(job, budget) for _ in range(job.tuning.appliers)]
         self._reached: OpTime | None = None
         """Everything up to it is on this node, and not recorded yet."""
         self._drained_at = job.clock.monotonic()
@@ -128,7 +137,9 @@ class Replayer:
         await slices.close()
 
     async def _replay(self, frames: list[bytes]) -> None:
-        for frame in frames:
+        frames.reverse()
+        while frames:
+            frame = frames.pop()  # and let go of when it is replayed
             await self._carry_on(self._interpreter.interpret(frame))
             self._job.tally.bytes_done += len(frame)
             if self._job.clock.monotonic() - self._drained_at > CHECKPOINT_EVERY_S:
