@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import structlog
 
 from agent.archive.codec import Compression, digest_of, expand, in_thread, pack_json, unpack_json
 from agent.archive.envelope import (
@@ -28,6 +30,9 @@ from agent.archive.vault import keyring_of
 from agent.errors import ConfigError, IntegrityError, ObjectNotFound
 from agent.storage.base import ObjectInfo, Storage, get_bytes, put_bytes
 from agent.storage.sources import replayed
+
+T = TypeVar("T")
+log = structlog.stdlib.get_logger()
 
 
 async def _let_go(blocks: list[bytes]) -> AsyncIterator[bytes]:
@@ -108,11 +113,26 @@ def _opened_frame(sealed: Opened, number: int, size: int) -> bytes:
     return expand(memoryview(sealed.frame(number)), size, sealed.key)
 
 
+async def read_again_once(key: str, read: Callable[[], Awaitable[T]]) -> T:
+    """What `read` answers. What it finds changed may be changed on the way only, by a proxy or bad
+    memory, so it is called once more; what it raises then is raised."""
+    try:
+        return await read()
+    except IntegrityError as error:
+        log.warning("object.read_again", key=key, error=str(error))
+    return await read()
+
+
 async def fetch(storage: Storage, key: str, *, size_bytes: int, sha256: str) -> bytes:
-    """The stored bytes of an object, proven to be those that were written.
+    """The stored bytes of an object, proven to be those that were written, at the second reading if
+    need be.
 
     Raises `IntegrityError` naming the object when it is missing, cut short or changed.
     """
+    return await read_again_once(key, lambda: _fetch(storage, key, size_bytes, sha256))
+
+
+async def _fetch(storage: Storage, key: str, size_bytes: int, sha256: str) -> bytes:
     try:
         data = await get_bytes(storage, key)
     except ObjectNotFound as error:
@@ -194,6 +214,10 @@ async def get_public_json(storage: Storage, key: str, *, sha256: str | None = No
 
 
 async def _document(storage: Storage, key: str, sha256: str | None) -> bytes:
+    return await read_again_once(key, lambda: _read_document(storage, key, sha256))
+
+
+async def _read_document(storage: Storage, key: str, sha256: str | None) -> bytes:
     try:
         data = await get_bytes(storage, key)
     except ObjectNotFound as error:

@@ -9,7 +9,7 @@ slicer to prove, and it says so if not. A restore seals what was archived before
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,10 +17,10 @@ import structlog
 
 from agent.archive.layout import SLICES, backup_of_key, restore_moment_of, slice_span_of
 from agent.archive.manifest import SliceRef
-from agent.errors import IntegrityError
+from agent.errors import IntegrityError, ObjectNotFound
 from agent.operations.authenticity import may_be_in_clear, policy_of
 from agent.operations.inventory import inventory_of
-from agent.operations.slices import described_refs, read_slice_ref
+from agent.operations.slices import described_refs, listed_slices, read_slice_ref
 from agent.storage.base import ObjectInfo, Storage
 from agent.store.slice_runs import SliceRuns
 from agent.wire.optime import ZERO, OpTime
@@ -45,11 +45,12 @@ async def archived_replsets(storage: Storage) -> list[str]:
     return sorted(found)
 
 
-async def rebuild(storage: Storage, replset: str) -> Rebuilt:
+async def rebuild(storage: Storage, replset: str, known: Iterable[str | None] = ()) -> Rebuilt:
     """The runs of one replica set and the gaps between them; slices that cannot be read are as good
-    as missing."""
+    as missing. Raises `StorageUnavailable` where one of those that are `known` is there and not
+    listed."""
     owned = await _slices_of_backups(storage)
-    items = [item async for item in _slices(storage, replset)]
+    items = await listed_slices(storage, replset, known)
     forged = await _forged(storage, items)
     taken = {span[1] for key in owned if (span := slice_span_of(key)) is not None}
     refs = await described_refs(storage, [item for item in items if item.key not in owned | forged])
@@ -136,7 +137,7 @@ async def restore_runs(
     """Note in the control database what storage says of one replica set. A run that is being
     written now stays as its writer has it, and so do runs in other repositories."""
     known = [run for run in await runs.runs(replset) if run.is_in(repository_id)]
-    rebuilt = await rebuild(storage, replset)
+    rebuilt = await rebuild(storage, replset, [run.last_key for run in known])
     live = next((run for run in known[-1:] if _is_written(run, rebuilt.keys)), None)
     older = [run for run in rebuilt.runs if live is None or run.end < live.start]
     for run in older:
@@ -161,7 +162,7 @@ async def _run(storage: Storage, replset: str, chain: list[SliceRef]) -> Run | N
         try:
             last = await read_slice_ref(storage, chain[-1].key)
             break
-        except IntegrityError:
+        except (IntegrityError, ObjectNotFound):
             chain.pop()
     else:
         return None
@@ -201,12 +202,6 @@ def _gap(
     return Gap(
         replset=before.replset, start=before.end, end=after.start, cause=cause, message=words
     )
-
-
-async def _slices(storage: Storage, replset: str) -> AsyncIterator[ObjectInfo]:
-    async for item in storage.list(f"{SLICES}{replset}/"):
-        if slice_span_of(item.key) is not None:
-            yield item
 
 
 async def _slices_of_backups(storage: Storage) -> set[str]:

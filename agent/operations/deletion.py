@@ -7,25 +7,29 @@ by listing, not by the answers of the delete calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from agent.archive.layout import backup_key, backup_root, data_key_prefix, key_id_of
-from agent.errors import StorageUnavailable
 from agent.operations.inventory import inventory_of, published_names, referenced_by
-from agent.operations.removal.objects import delete_keys, prove_gone
+from agent.operations.removal.objects import delete_keys, prove_empty, prove_gone
 from agent.storage.base import Storage
 
 
 async def delete_backup(
-    storage: Storage, name: str, *, check: Callable[[], None] | None = None
+    storage: Storage,
+    name: str,
+    *,
+    known: Iterable[str] = (),
+    check: Callable[[], None] | None = None,
 ) -> int:
-    """Remove all that only this backup needs; answers how many objects that were.
+    """Remove all that only this backup needs; answers how many objects that were. `known` are
+    names of further backups that the list of the storage may not have yet.
 
     Raises `StorageUnavailable` when something is still listed afterwards, and `IntegrityError`,
     with nothing touched, when it cannot be known what another backup needs.
     """
     doomed = await inventory_of(storage, name)
-    others = [other for other in await published_names(storage) if other != name]
+    others = sorted({*known, *await published_names(storage)} - {name})
     shared = sorted(doomed.shared - await referenced_by(storage, others))
     shared += await _further_wraps(storage, shared)
     if check is not None:
@@ -34,9 +38,7 @@ async def delete_backup(
     await delete_keys(storage, shared, check=check)
     await prove_gone(storage, shared)
     await delete_keys(storage, doomed.folder, check=check)
-    left = [item.key async for item in storage.list(backup_root(name))]
-    if left:
-        raise StorageUnavailable(f"{left[0]} is still listed after it was deleted")
+    await prove_empty(storage, backup_root(name))
     return len(shared) + len(doomed.folder)
 
 

@@ -100,6 +100,15 @@ async def published_names(storage: Storage) -> list[str]:
     return [name for name in names if name is not None]
 
 
+async def is_published(storage: Storage, name: str) -> bool:
+    """Whether there is a backup of this name, listed or not: a list may be behind."""
+    try:
+        await storage.stat(backup_key(name))
+    except ObjectNotFound:
+        return False
+    return True
+
+
 async def inventory_of(storage: Storage, name: str) -> Inventory:
     """Everything that one backup, published or not, brought to the repository.
 

@@ -6,6 +6,7 @@ import hashlib
 from typing import Protocol
 
 from agent.archive.codec import in_thread
+from agent.archive.objects import read_again_once
 from agent.errors import IntegrityError, ObjectNotFound
 from agent.storage.base import Storage
 
@@ -36,7 +37,12 @@ async def prove_present(storage: Storage, item: Expected) -> None:
 
 
 async def prove_read(storage: Storage, item: Expected) -> None:
-    """Every byte of it is what was written. Raises `IntegrityError` naming it."""
+    """Every byte of it is what was written. What was changed on the way only is read again, once.
+    Raises `IntegrityError` naming it."""
+    await read_again_once(item.key, lambda: _prove_read(storage, item))
+
+
+async def _prove_read(storage: Storage, item: Expected) -> None:
     digest = hashlib.sha256()
     size = 0
     try:

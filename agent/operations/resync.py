@@ -12,7 +12,7 @@ from agent.faults import fault_point
 from agent.operations.chains import archived_replsets, restore_runs
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened
-from agent.operations.inventory import published_names
+from agent.operations.inventory import is_published, published_names
 from agent.operations.listing import list_backup
 from agent.operations.repository import looked_at
 from agent.storage.base import Storage
@@ -88,6 +88,8 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
             for copy in known.places:
                 if not _is_gone(copy, profile, here, known.id in names):
                     continue
+                if copy.repository_id == here and await is_published(storage, known.id):
+                    continue  # the list is behind: it is there
                 lead.lease.check()
                 await catalog.withdraw_copy(known.id, copy.repository_id)
                 done.withdrawn.append(known.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -13,7 +13,7 @@ from agent.archive.envelope import encryption_of
 from agent.archive.framing import dissect, read_header
 from agent.archive.layout import slice_span_of, slices_prefix
 from agent.archive.manifest import SliceRef
-from agent.errors import IntegrityError
+from agent.errors import IntegrityError, ObjectNotFound, StorageUnavailable
 from agent.storage.base import ObjectInfo, Storage, get_bytes
 from agent.wire.optime import OpTime
 from agent.wire.timelines import Span
@@ -34,6 +34,29 @@ async def keys_after(
         found = slice_span_of(item.key)
         if found is not None and found[1] > moment:
             yield item, Span(start=found[0], end=found[1])
+
+
+async def listed_slices(
+    storage: Storage, replset: str, known: Iterable[str | None] = ()
+) -> list[ObjectInfo]:
+    """All slices of a replica set, by their keys. Raises `StorageUnavailable` where the list lacks
+    one of those that are `known` and that is there: it is behind, and who believed it would take
+    for lost what is not."""
+    found = [
+        item
+        async for item in storage.list(slices_prefix(replset))
+        if slice_span_of(item.key) is not None
+    ]
+    for key in sorted({*filter(None, known)} - {item.key for item in found}):
+        try:
+            await storage.stat(key)
+        except ObjectNotFound:
+            continue
+        raise StorageUnavailable(
+            f"the list of {storage.address} lacks {key}, which is there",
+            hint="the storage lists late what was written: try again in a minute",
+        )
+    return found
 
 
 async def read_slice_ref(storage: Storage, key: str) -> SliceRef:
@@ -62,7 +85,7 @@ async def read_slice_header(storage: Storage, item: ObjectInfo) -> dict[str, Any
 
 async def described_refs(storage: Storage, items: Sequence[ObjectInfo]) -> list[SliceRef]:
     """What many slices say of themselves, in no order. One that cannot be read is logged and left
-    out: it is missing where it is looked for."""
+    out: it is missing where it is looked for. So is one that was deleted since it was listed."""
     found: list[SliceRef] = []
     remaining = iter(items)
 
@@ -72,6 +95,8 @@ async def described_refs(storage: Storage, items: Sequence[ObjectInfo]) -> list[
                 found.append(await read_described_ref(storage, item))
             except IntegrityError as error:
                 log.error("oplog.slice_unreadable", key=item.key, error=str(error))
+            except ObjectNotFound:
+                log.warning("oplog.slice_gone", key=item.key)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(HEADERS_AT_ONCE):

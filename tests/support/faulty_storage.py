@@ -12,6 +12,8 @@
     faulty.fail_after("put", StorageUnavailable("reset"))            # done, but the answer is lost
     faulty.duplicate_entries()                                       # a listing repeats itself
     faulty.delay("stat", 0.2)
+    faulty.hide("slices/")                                           # lists lack what is there…
+    faulty.haunt(info)                                               # …and have what is not
 
 Calls are counted per verb from 1, with `matching` only those whose key starts with it. `calls` is
 the record of all of them. One without a script changes nothing: it passes the contract suite.
@@ -64,6 +66,8 @@ class FaultyStorage:
         self.calls: list[tuple[str, str]] = []
         self._clock = clock or SystemClock()
         self._script: list[Fault] = []
+        self._hidden: dict[str, int] = {}
+        self._ghosts: dict[str, ObjectInfo] = {}
 
     # The script.
 
@@ -134,9 +138,19 @@ class FaultyStorage:
         """Yield each entry of a listing twice."""
         self._script.append(Fault("list", "duplicate", call, times, matching))
 
+    def hide(self, prefix: str, *, times: int = FOREVER) -> None:
+        """So many listings that reach there lack the keys that begin so."""
+        self._hidden[prefix] = times
+
+    def haunt(self, *ghosts: ObjectInfo) -> None:
+        """Listings have these, which are gone."""
+        self._ghosts.update((ghost.key, ghost) for ghost in ghosts)
+
     def heal(self) -> None:
         """Forget the script."""
         self._script.clear()
+        self._hidden.clear()
+        self._ghosts.clear()
 
     def count(self, verb: Verb) -> int:
         """How often a verb was called."""
@@ -191,7 +205,7 @@ class FaultyStorage:
         repeats = 2 if any(fault.kind == "duplicate" for fault in faults) else 1
         cut = next((fault for fault in faults if fault.kind == "cut"), None)
         position = 0
-        async for found in self.inner.list(prefix, after=after):
+        async for found in self._listed(prefix, after):
             if cut is not None and position >= cut.at:
                 break
             position += 1
@@ -199,6 +213,22 @@ class FaultyStorage:
                 yield found
         if cut is not None and cut.error is not None:
             raise cut.error
+
+    async def _listed(self, prefix: str, after: str | None) -> AsyncGenerator[ObjectInfo, None]:
+        """What the list shows, be it behind or not."""
+        hidden = [one for one, left in self._hidden.items() if left and _meet(one, prefix)]
+        for one in hidden:
+            self._hidden[one] -= 1
+        listed = {
+            found.key: found
+            async for found in self.inner.list(prefix, after=after)
+            if not found.key.startswith(tuple(hidden))
+        }
+        for key, ghost in self._ghosts.items():
+            if key.startswith(prefix) and (after is None or key > after):
+                listed.setdefault(key, ghost)
+        for key in sorted(listed):
+            yield listed[key]
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Scripted; `matching` looks at the first key."""
@@ -228,6 +258,10 @@ class FaultyStorage:
             if fault.kind == "fail" and fault.error is not None:
                 raise fault.error
         return faults
+
+
+def _meet(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _end(faults: Iterable[Fault]) -> None:

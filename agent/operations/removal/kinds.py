@@ -136,7 +136,8 @@ class _Removal:
         await lead.services.catalog.withdraw_copy(reason.name, repository)
         try:
             await fault_point("delete.withdrawn")
-            objects = await delete_backup(storage, reason.name, check=lead.lease.check)
+            known = [backup.id for backup in await lead.services.catalog.backups()]
+            objects = await delete_backup(storage, reason.name, known=known, check=lead.lease.check)
         except (Permanent, Refused, ConfigError) as error:
             await self._list_again(storage, reason.name, profile, error)
             raise
@@ -161,6 +162,7 @@ class _Removal:
             known.runs,
             await self._storage(MAIN),
             plan.floor,
+            backups=[backup.id for backup in known.backups],
             is_slicing=lead.settings.pitr.enabled,
             check=lead.lease.check,
         )

@@ -1,12 +1,12 @@
 """Deleting objects in batches, and looking whether they are gone: the answers of delete calls are
-not believed, listings are."""
+not believed. What is still listed is asked for by itself, since a list may be behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
-from agent.errors import StorageUnavailable
+from agent.errors import ObjectNotFound, StorageUnavailable
 from agent.faults import fault_point
 from agent.storage.base import Storage
 
@@ -25,14 +25,25 @@ async def delete_keys(
 
 
 async def prove_gone(storage: Storage, keys: Iterable[str]) -> None:
-    """Raises `StorageUnavailable` naming one that is still listed."""
+    """Raises `StorageUnavailable` naming one that is still there."""
     by_place: dict[str, set[str]] = {}
     for key in keys:
         by_place.setdefault(_place_of(key), set()).add(key)
     for place, wanted in by_place.items():
-        async for item in storage.list(place):
-            if item.key in wanted:
-                raise StorageUnavailable(f"{item.key} is still listed after it was deleted")
+        await prove_empty(storage, place, wanted)
+
+
+async def prove_empty(storage: Storage, prefix: str, keys: Container[str] | None = None) -> None:
+    """Nothing (or none of these) is there any more. Raises `StorageUnavailable` naming one that
+    is both listed and found."""
+    async for item in storage.list(prefix):
+        if keys is not None and item.key not in keys:
+            continue
+        try:
+            await storage.stat(item.key)
+        except ObjectNotFound:
+            continue
+        raise StorageUnavailable(f"{item.key} is still listed after it was deleted")
 
 
 def _place_of(key: str) -> str:

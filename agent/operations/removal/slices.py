@@ -48,12 +48,13 @@ async def remove_slices(
     storage: Storage,
     floor: OpTime,
     *,
+    backups: Iterable[str],
     is_slicing: bool,
     check: Callable[[], None],
 ) -> Removed:
     """Remove slices that end at or before the floor, of every replica set; idempotent. `known` are
-    the runs that lie on this storage. Raises `IntegrityError`, with nothing touched, when it cannot
-    be known what a backup needs."""
+    the runs that lie on this storage, `backups` those that the catalogue lists. Raises
+    `IntegrityError`, with nothing touched, when it cannot be known what a backup needs."""
     replsets = sorted({*await archived_replsets(storage), *(run.replset for run in known)})
     removed = Removed()
     named: set[str] | None = None
@@ -62,7 +63,7 @@ async def remove_slices(
         spared = {run.last_key for run in own if _is_needed(run, own, floor, is_slicing)}
         old, first = await _old_slices(storage, replset, floor, spared)
         if old and named is None:
-            named = await named_slices(storage, floor)
+            named = await named_slices(storage, floor, backups)
         going = [found for found in old if found.item.key not in (named or ())]
         removed.kept_for_backups += len(old) - len(going)
         await _shorten(runs, own, going, first, floor, is_slicing, check)
@@ -152,9 +153,10 @@ async def _shorten(
         await runs.forget_gaps(own[0].replset, floor)
 
 
-async def named_slices(storage: Storage, floor: OpTime) -> set[str]:
-    """The slices up to a floor that a backup names, published or not. Raises `IntegrityError`."""
-    names = {backup_of_key(item.key) async for item in storage.list("backups/")}
+async def named_slices(storage: Storage, floor: OpTime, known: Iterable[str] = ()) -> set[str]:
+    """The slices up to a floor that a backup names, published or not, listed by the storage or
+    `known`. Raises `IntegrityError`."""
+    names = {*known, *[backup_of_key(item.key) async for item in storage.list("backups/")]}
     found: set[str] = set()
     for name in _sorted(names):
         backup = await read_backup(storage, name)

@@ -128,6 +128,8 @@ class Sweep:
         """The hashes of all chunks and manifests that published backups name, ascending."""
         hashes: array[int] = array("Q")
         names = {backup_of_key(i.key) async for i in self._storage.list("backups/")}
+        # The list may be behind: then the chunks of what it lacks would seem to be nobody's.
+        names |= {backup.id for backup in await self._lead.services.catalog.backups()}
         for name in sorted(name for name in names if name is not None):
             backup = await read_backup(self._storage, name)
             if backup is None:
@@ -208,7 +210,9 @@ class Sweep:
             stray = await self._stray_slices(leftovers, noted.slices, first_seen)
             await delete_keys(self._storage, stray, check=check)
             await prove_gone(self._storage, stray)
-            deleted = await delete_backup(self._storage, leftovers.backup, check=check)
+            deleted = await delete_backup(
+                self._storage, leftovers.backup, known=self._published, check=check
+            )
             self._gone |= noted.chunks
             return len(stray) + deleted
         keys = [key for key in leftovers.keys if key not in self._gone]

@@ -19,7 +19,7 @@ from agent.operations.backup.secrecy import unsealed
 from agent.operations.chains import chains
 from agent.operations.inventory import read_document, read_manifest
 from agent.operations.proof import prove_present, prove_read
-from agent.operations.slices import described_refs
+from agent.operations.slices import described_refs, listed_slices
 from agent.operations.verification.ledger import Ledger
 from agent.storage.base import Storage
 from agent.wire.timelines import Run, Span
@@ -58,6 +58,8 @@ class Checker:
     ledger: Ledger
     deep: bool
     on_step: Callable[[int], None]
+    settle_s: float = 3.0
+    """How long the list of the storage is given to show what seems to be missing."""
 
     async def backup(self, name: str) -> Tally:
         """Everything one published backup needs."""
@@ -122,15 +124,17 @@ class Checker:
         run by the run itself.
         """
         tally, lost = Tally(), list[Span]()
-        listed = [item async for item in self.storage.list(f"slices/{replset}/")]
-        refs = await described_refs(self.storage, listed)
-        found = chains(refs)
-        for run in runs:
+        known = list(runs)
+        found = await self._chains(replset, known)
+        if not all(_is_whole(run, found) for run in known):
+            await asyncio.sleep(self.settle_s)
+            found = await self._chains(replset, known)
+        for run in known:
             if run.last_sha256 is None:
                 continue
             chain = _chain_of(run, found)
             end = chain[-1].end if chain else run.start
-            if not chain or end < run.end:
+            if not _is_whole(run, found):
                 lost.append(Span(start=end, end=run.end))
                 tally.problems[run.id] = (
                     f"the slices of {replset} from {run.start} on end at {end} on "
@@ -147,6 +151,17 @@ class Checker:
             harmed = set(tally.problems) - before
             lost += [Span(start=one.start, end=run.end) for one in chain if one.key in harmed][:1]
         return tally, lost
+
+    async def _chains(self, replset: str, runs: Sequence[Run]) -> list[list[SliceRef]]:
+        listed = await listed_slices(self.storage, replset, [run.last_key for run in runs])
+        return chains(await described_refs(self.storage, listed))
+
+
+def _is_whole(run: Run, found: Sequence[list[SliceRef]]) -> bool:
+    if run.last_sha256 is None:
+        return True
+    chain = _chain_of(run, found)
+    return bool(chain) and chain[-1].end >= run.end
 
 
 def _chain_of(run: Run, found: Sequence[list[SliceRef]]) -> list[SliceRef]:

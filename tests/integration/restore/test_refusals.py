@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -17,6 +18,7 @@ from agent.storage.memory import MemoryStorage
 from agent.wire.backups import Backup
 from agent.wire.optime import OpTime
 from tests.support.compare import Fingerprint, assert_same, fingerprint
+from tests.support.faulty_storage import FOREVER, FaultyStorage
 from tests.support.mongod import ReplicaSet
 from tests.support.restoring import RestoreRun, open_node, publish, take_backup
 
@@ -85,6 +87,24 @@ async def test_a_harmed_object_is_named(world: World, harm: Callable[[bytes], by
         world.bodies[key] = harm(whole)
         await world.refused(IntegrityError, key)
         world.bodies[key] = whole
+
+
+async def test_what_is_changed_on_its_way_is_read_again_and_named_where_that_does_not_help(
+    world: World,
+) -> None:
+    """Once in the preflight, once where it is loaded, each time a single reading; then for good."""
+    faulty = FaultyStorage(world.storage)
+    for item in (world.manifest.objects[0], world.manifest.slices[-1]):
+        for call in (1, 3):
+            faulty.corrupt("get", at=60, call=call, matching=item.key)
+    await RestoreRun.of(world.node, faulty, world.backup).work()
+    client = world.replset.client()
+    assert client["db"]["c"].count_documents({"m": 1}) == 100
+    assert "other" not in client.list_database_names()
+    world.target = await asyncio.to_thread(fingerprint, client)
+    faulty.corrupt("get", at=60, times=FOREVER, matching="chunks/")
+    world.storage = cast(MemoryStorage, faulty)
+    await world.refused(IntegrityError, world.manifest.objects[0].key)
 
 
 async def test_a_missing_object_is_named(world: World) -> None:

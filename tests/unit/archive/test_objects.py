@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.archive.codec import NICENESS, Compression, in_thread, pack_json, unpack_json
+from agent.archive.codec import NICENESS, Compression, digest_of, in_thread, pack_json, unpack_json
 from agent.archive.objects import fetch, fetch_framed, get_json, put_framed, put_json
 from agent.errors import IntegrityError, StorageUnavailable
 from agent.storage.base import put_bytes
@@ -78,10 +78,22 @@ async def test_every_extension_is_found(tail: bytes) -> None:
 @pytest.mark.parametrize("verb", ["put", "get"])
 async def test_a_byte_changed_on_its_way_is_found(verb: Literal["put", "get"]) -> None:
     faulty = FaultyStorage(await MemoryStorage.open())
-    faulty.corrupt(verb, at=17)
+    faulty.corrupt(verb, at=17, times=2)
     info, digest = await put_framed(faulty, KEY, {}, [await Compression().frame(b"x" * 99)])
     with pytest.raises(IntegrityError, match="digest differs"):
         await fetch(faulty, KEY, size_bytes=info.size_bytes, sha256=digest)
+    assert faulty.count("get") == 2
+
+
+async def test_what_is_changed_on_its_way_once_is_read_again() -> None:
+    faulty = FaultyStorage(await MemoryStorage.open())
+    info, digest = await put_framed(faulty, KEY, {}, [await Compression().frame(b"x" * 99)])
+    faulty.corrupt("get", at=17)
+    faulty.truncate("get", at=20, call=3)
+    for reads in (2, 4):
+        found = await fetch(faulty, KEY, size_bytes=info.size_bytes, sha256=digest)
+        assert digest_of([found]) == digest
+        assert faulty.count("get") == reads
 
 
 async def test_a_storage_that_fails_for_a_moment_gets_a_chunk_again() -> None:

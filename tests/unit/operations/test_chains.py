@@ -11,7 +11,7 @@ from agent.archive.objects import put_framed
 from agent.operations.chains import archived_replsets, rebuild, restore_runs
 from agent.operations.verification.checking import Checker
 from agent.operations.verification.ledger import Ledger
-from agent.storage.base import put_bytes
+from agent.storage.base import Storage, put_bytes
 from agent.storage.memory import MemoryStorage
 from agent.store.slice_runs import SliceRuns
 from agent.wire.timelines import GapCause, Run
@@ -30,7 +30,7 @@ RESTORED_AT = 1795323600
 
 
 async def _slice(
-    storage: MemoryStorage, start: int, end: int, previous: str | None, epoch: int = 1
+    storage: Storage, start: int, end: int, previous: str | None, epoch: int = 1
 ) -> str:
     frame = await Compression().frame(b"entries")
     header = {
@@ -48,8 +48,8 @@ async def _slice(
     return digest
 
 
-async def _chain(
-    storage: MemoryStorage, *ends: int, previous: str | None = None, epoch: int = 1
+async def chain_of(
+    storage: Storage, *ends: int, previous: str | None = None, epoch: int = 1
 ) -> str:
     digest = previous or ""
     for start, end in pairwise(ends):
@@ -59,7 +59,7 @@ async def _chain(
 
 async def test_linked_slices_are_one_run_that_goes_on() -> None:
     storage = await MemoryStorage.open()
-    last = await _chain(storage, 10, 20, 30, 40)
+    last = await chain_of(storage, 10, 20, 30, 40)
     (run,) = (await rebuild(storage, REPLSET)).runs
     assert (run.start, run.end, run.end_term, run.slices) == (moment(10), moment(40), 2, 3)
     assert run.last_sha256 == last
@@ -70,7 +70,7 @@ async def test_linked_slices_are_one_run_that_goes_on() -> None:
 
 async def test_a_missing_slice_is_a_gap_with_its_cause() -> None:
     storage = await MemoryStorage.open()
-    await _chain(storage, 10, 20, 30, 40, 50)
+    await chain_of(storage, 10, 20, 30, 40, 50)
     await storage.delete([slice_key(REPLSET, moment(20), moment(30), 2, 1)])
     found = await rebuild(storage, REPLSET)
     assert [(r.start.T, r.end.T, r.sealed) for r in found.runs] == [(10, 20, True), (30, 50, False)]
@@ -79,7 +79,7 @@ async def test_a_missing_slice_is_a_gap_with_its_cause() -> None:
 
 async def test_a_slice_that_cannot_be_read_is_as_good_as_missing() -> None:
     storage = await MemoryStorage.open()
-    await _chain(storage, 10, 20, 30, 40)
+    await chain_of(storage, 10, 20, 30, 40)
     for key in (
         slice_key(REPLSET, moment(10), moment(20), 2, 1),
         slice_key(REPLSET, moment(30), moment(40), 2, 1),
@@ -92,13 +92,13 @@ async def test_a_slice_that_cannot_be_read_is_as_good_as_missing() -> None:
 async def test_a_run_begun_anew_is_a_gap_and_a_restore_seals_what_was_before() -> None:
     storage = await MemoryStorage.open()
     before = RESTORED_AT - 100
-    await _chain(storage, 10, 20)
-    await _chain(storage, 30, before, epoch=2)
+    await chain_of(storage, 10, 20)
+    await chain_of(storage, 30, before, epoch=2)
     await put_bytes(storage, restore_key(RESTORED, REPLSET, 1, 0), b"{}")
     found = await rebuild(storage, REPLSET)
     assert [run.sealed for run in found.runs] == [True, True]
     assert [gap.cause for gap in found.gaps] == [GapCause.UNKNOWN]
-    await _chain(storage, RESTORED_AT + 5, RESTORED_AT + 9, epoch=3)
+    await chain_of(storage, RESTORED_AT + 5, RESTORED_AT + 9, epoch=3)
     found = await rebuild(storage, REPLSET)
     assert [run.sealed for run in found.runs] == [True, True, False]
     assert [gap.cause for gap in found.gaps] == [GapCause.UNKNOWN, GapCause.RESTORE]
@@ -107,7 +107,7 @@ async def test_a_run_begun_anew_is_a_gap_and_a_restore_seals_what_was_before() -
 async def test_a_restore_that_waited_in_line_seals_what_was_archived_meanwhile() -> None:
     storage = await MemoryStorage.open()
     await put_bytes(storage, restore_key(RESTORED, REPLSET, 1, 0), b"{}")
-    await _chain(storage, 10, RESTORED_AT + 100)
+    await chain_of(storage, 10, RESTORED_AT + 100)
     assert [run.sealed for run in (await rebuild(storage, REPLSET)).runs] == [False]
     await put_bytes(storage, touched_key(RESTORED, "another", 1, moment(RESTORED_AT + 150)), b"{}")
     assert [run.sealed for run in (await rebuild(storage, REPLSET)).runs] == [False]
@@ -139,8 +139,8 @@ async def test_slices_of_two_who_overlapped_make_one_run() -> None:
 
 async def test_what_storage_says_is_noted_and_what_it_lacks_is_forgotten() -> None:
     storage = await MemoryStorage.open()
-    await _chain(storage, 10, 20)
-    await _chain(storage, 30, 40, epoch=2)
+    await chain_of(storage, 10, 20)
+    await chain_of(storage, 30, 40, epoch=2)
     runs = MemoryRuns(_run(1, 5, last_key=slice_key(REPLSET, moment(1), moment(5), 2, 1)))
     store = cast(SliceRuns, runs)
     found = await restore_runs(store, storage, REPLSET, None, check=lambda: None)
@@ -154,8 +154,8 @@ async def test_what_storage_says_is_noted_and_what_it_lacks_is_forgotten() -> No
 
 async def test_a_run_that_is_being_written_stays_as_it_is() -> None:
     storage = await MemoryStorage.open()
-    await _chain(storage, 10, 20)
-    await _chain(storage, 30, 40, 50, epoch=2)
+    await chain_of(storage, 10, 20)
+    await chain_of(storage, 30, 40, 50, epoch=2)
     runs = MemoryRuns()
     live = _run(30, 60, epoch=2)
     await runs.save(live)
@@ -180,8 +180,8 @@ def _run(start: int, end: int, epoch: int = 1, last_key: str | None = None) -> R
 async def test_a_first_slice_that_nobody_noted_harms_nothing_beside_it() -> None:
     """Its writer died after storing it; the next one began there anew."""
     storage = await MemoryStorage.open()
-    await _chain(storage, 10, 15, epoch=1)
-    await _chain(storage, 10, 20, 30, epoch=2)
+    await chain_of(storage, 10, 15, epoch=1)
+    await chain_of(storage, 10, 20, 30, epoch=2)
     (run,) = (await rebuild(storage, REPLSET)).runs
     seen: list[int] = []
     checker = Checker(storage, Ledger({}), deep=True, on_step=seen.append)

@@ -60,11 +60,15 @@ class Years:
         """Whoever sweeps."""
         policy = SimpleNamespace(sweep_grace=GRACE.total_seconds())
         return LeadContext(
-            cast(Any, SimpleNamespace(operations=self)),
+            cast(Any, SimpleNamespace(operations=self, catalog=self)),
             cast(Any, SimpleNamespace(policy=policy)),
             cast(Any, SimpleNamespace(check=lambda: None)),
             structlog.stdlib.get_logger(),
         )
+
+    async def backups(self) -> list[Any]:
+        """As the catalogue lists them."""
+        return [SimpleNamespace(id=name) for name in self.published]
 
     async def back_up(self, fate: str) -> None:
         """One that is published, fails, runs on, dies while it publishes, or is forgotten."""
