@@ -21,6 +21,8 @@ _KEPT: Final = 1024
 _LARGEST: Final = 4096
 """Characters, or bytes, of what is kept."""
 
+_MISSING: Final = object()
+
 T = TypeVar("T")
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _by_json: dict[str, Any] = {}
@@ -63,10 +65,12 @@ def _moment(seconds: int, increment: int) -> OpTime:
 
 
 def _kept(known: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    found = known.get(key, _MISSING)
+    if found is not _MISSING:
+        return found
+    made = make()
     if len(key) > _LARGEST:
-        return make()
-    if len(known) >= _KEPT and key not in known:
-        known.clear()
-    if key not in known:
-        known[key] = make()
-    return known[key]
+        return made
+    if len(known) >= _KEPT:
+        known.clear()  # maybe while another thread looks: nobody counts on a key being there
+    return known.setdefault(key, made)

@@ -21,7 +21,10 @@ def parse_rows(text: str, lists: Mapping[str, type[Record]]) -> dict[str, Any]:
     """The object that a text is. Of the lists with these names (`a.b` is the list `b` of the object
     `a`) the elements are records already; whatever else stands there is plain. Raises `ValueError`
     (pydantic's errors are such) when it is no object, or an element no such record."""
-    found, end = _Reader(text, lists).object("", _skip(text, 0))
+    try:
+        found, end = _Reader(text, lists).object("", _skip(text, 0))
+    except RecursionError:
+        raise ValueError("values are nested too deep") from None
     if _skip(text, end) != len(text):
         raise ValueError(f"something follows the document at character {end}")
     return found

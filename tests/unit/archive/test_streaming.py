@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -84,6 +85,20 @@ def test_what_is_no_such_document_is_refused(text: str) -> None:
         parse_rows(text, {"rows": CollectionEntry})
     with pytest.raises(ValueError):
         Manifest.parse(text.encode())
+
+
+@pytest.mark.parametrize("name", ["rows", "other"])
+def test_what_is_nested_without_end_is_refused(name: str) -> None:
+    text = f'{{"{name}": [' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "]}"
+    with pytest.raises(ValueError, match="too deep"):
+        parse_rows(text, {"rows": CollectionEntry})
+
+
+def test_values_are_shared_by_threads_while_they_are_forgotten() -> None:
+    documents = [{"n": number} for number in range(3_000)]  # more than are kept
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda one: shared_bson(shared_extended(one)), documents * 4):
+            assert found == documents[found["n"]]
 
 
 def test_a_collection_takes_little_memory_and_reading_it_hardly_more() -> None:
