@@ -41,19 +41,19 @@ def main() -> int:
     minutes = float(os.environ.get("MINUTES") or 30)
     first = int(os.environ.get("SEED") or random.randrange(2**31))
     shards = int(os.environ.get("SHARDS") or 0)
-    if shards:
-        _say(f"soak of {shards} shards: {minutes:g} minutes, beginning with seed {first}")
-        return soak(minutes, first, shards, _say)
     if not is_inside() and entering():
         command = [*entering(), sys.executable, "-m", "tests.soak"]
         os.execvpe(command[0], command, environment_inside())
     counts = Counts()
     end = time.monotonic() + minutes * 60
-    _say(f"soak: {minutes:g} minutes, beginning with seed {first}")
+    what = f"soak of {shards} shards" if shards else "soak"
+    _say(f"{what}: {minutes:g} minutes, beginning with seed {first}")
     with ExitStack() as stack:
         network = stack.enter_context(Network()) if is_inside() else None
         if network is None:
             _say(f"no links are cut: {hindrance()}")
+        if shards:
+            return soak(minutes, first, shards, _say, network)
         machine = network.machine if network else lambda: HERE
         nodes = SetOptions(name="soak", members=(Member(),) * NODES, oplog_mb=990, machine=machine)
         replset = stack.enter_context(ReplicaSet(nodes))

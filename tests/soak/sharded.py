@@ -13,8 +13,9 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final
@@ -26,9 +27,16 @@ from tests.support.cluster_image import ClusterImage, misrouted, settle
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.leftovers import check_nothing_left
-from tests.support.mongod import ClusterOptions, ShardedCluster
+from tests.support.mongod import HERE, ClusterOptions, Machine, ShardedCluster
+from tests.support.network import Network
 from tests.support.reaper import REAPER
-from tests.support.shard_chaos import RESTORE_FAULTS, SHARD_FAULTS, ShardChaos
+from tests.support.shard_chaos import (
+    BACKUP_FAULTS,
+    RESTORE_FAULTS,
+    SHARD_FAULTS,
+    ShardChaos,
+    possible,
+)
 from tests.support.transfers import Moment, Transfers, check_books, check_moment, moment_now
 from tests.support.upheaval import Upheaval
 
@@ -37,6 +45,14 @@ SLOW_S: Final = 60.0
 OVER_S: Final = 300.0
 """How long an operation may take that is hit by a fault."""
 _TERMINAL: Final = frozenset({"done", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The network whose links can be cut, if there is one, and where the next agent runs."""
+
+    network: Network | None
+    machine: Callable[[], Machine]
 
 
 @dataclass
@@ -64,8 +80,15 @@ class Sums:
         )
 
 
-def soak(minutes: float, first: int, shards: int, say: Callable[[str], None]) -> int:
+def soak(
+    minutes: float,
+    first: int,
+    shards: int,
+    say: Callable[[str], None],
+    network: Network | None,
+) -> int:
     """Rounds until the time is over; answers the exit status."""
+    machine = network.machine if network is not None else lambda: HERE
     sums = Sums()
     end = time.monotonic() + minutes * 60
     options = ClusterOptions(
@@ -74,7 +97,11 @@ def soak(minutes: float, first: int, shards: int, say: Callable[[str], None]) ->
         oplog_mb=256,
         # What a killed coordinator had not prepared yet is given up soon.
         parameters={"transactionLifetimeLimitSeconds": 8},
+        machine=machine,
     )
+    agents = options.nodes * (shards + 1)
+    # The agents of each round, on the machines of those before them.
+    ground = Ground(network, cycle([machine() for _ in range(agents)]).__next__)
     with ShardedCluster(options) as cluster:
         for seed in range(first, first + 100_000):
             if time.monotonic() > end:
@@ -82,7 +109,7 @@ def soak(minutes: float, first: int, shards: int, say: Callable[[str], None]) ->
             before = len(sums.failures)
             with_faults = seed % 4 != 0
             try:
-                _Round(cluster, seed, sums, say, with_faults=with_faults).run()
+                _Round(cluster, seed, sums, say, ground, with_faults=with_faults).run()
             except (AssertionError, PyMongoError) as error:
                 sums.failures.append(f"seed {seed}: {error}")
             say(f"seed {seed}: {sums}")
@@ -101,6 +128,7 @@ class _Round:
         seed: int,
         sums: Sums,
         say: Callable[[str], None],
+        ground: Ground,
         *,
         with_faults: bool,
     ) -> None:
@@ -108,6 +136,7 @@ class _Round:
         self._seed = seed
         self._sums = sums
         self._say = say
+        self._ground = ground
         self._rng = random.Random(seed)
         self._with_faults = with_faults
         self._directory = REAPER.make_directory("tidelog-soak-")
@@ -121,7 +150,8 @@ class _Round:
             cluster.ready()
             cluster.clean()
             cluster.start_balancer()
-            with Agents(*cluster.sets, lead=cluster.config) as agents:
+            beside = self._ground.machine
+            with Agents(*cluster.sets, lead=cluster.config, machine=beside) as agents:
                 self._prove(agents)
         finally:
             REAPER.remove_directory(self._directory)
@@ -133,7 +163,9 @@ class _Round:
         ctl = Ctl(list(cluster.shards.values())[-1].uri())
         ctl.configure_filesystem(self._repository)
         ctl.ok("config", "--set", "pitr.enabled=true", "--set", "pitr.oplogSpanSec=2")
-        chaos = ShardChaos(self._seed, cluster, agents, self._repository)
+        chaos = ShardChaos(
+            self._seed, cluster, agents, self._repository, network=self._ground.network
+        )
         transfers = Transfers(cluster, accounts=10, threads=3, seed=self._seed, pause_s=0.02)
         transfers.create()
         upheaval = Upheaval(cluster, self._seed)
@@ -179,13 +211,14 @@ class _Round:
         sums.faults.update(chaos.counts)
         self._say(f"  seed {self._seed}: {', '.join(chaos.where)}; {', '.join(upheaval.steps)}")
 
-    def _fault(self, chaos: ShardChaos, faults: Any) -> None:
+    def _fault(self, chaos: ShardChaos, faults: Mapping[str, float]) -> None:
         if self._with_faults:
-            chaos.inject(self._rng.choices(list(faults), list(faults.values()))[0])
+            weighed = possible(faults, self._ground.network)
+            chaos.inject(self._rng.choices(list(weighed), list(weighed.values()))[0])
 
     def _backup(self, ctl: Ctl, chaos: ShardChaos) -> dict[str, Any]:
         op_id = str(ctl.ok("backup")["op_id"])
-        self._fault(chaos, {"kill_agent": 1, "pause_agent": 1, "step_down": 1})
+        self._fault(chaos, BACKUP_FAULTS)
         found = self._over(op_id)
         assert found["state"] == "done", f"the backup: {found['error']}"
         return {"name": found["name"], "last_write": found["result"]["last_write"]}

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.agents import Agents
-from tests.support.chaos import AGENT_FAULTS, NODE_FAULTS, STORAGE_FAULTS, Chaos
+from tests.support.chaos import (
+    AGENT_FAULTS,
+    NETWORK_FAULTS,
+    NODE_FAULTS,
+    STORAGE_FAULTS,
+    Chaos,
+)
 from tests.support.mongod import ShardedCluster
+from tests.support.network import Network
 
 # Members taken away and writes rolled back are matters of one replica set, and are proven there;
 # what rolls back also writes what no routing table knows.
@@ -24,8 +31,17 @@ RESTORE_FAULTS: Final[Mapping[str, float]] = {
 }
 
 
+BACKUP_FAULTS: Final[Mapping[str, float]] = {"kill_agent": 1, "pause_agent": 1, "step_down": 1}
+
+
+def possible(faults: Mapping[str, float], network: Network | None) -> Mapping[str, float]:
+    """These and, where links can be cut, the cuts."""
+    return {**faults, **(NETWORK_FAULTS if network is not None else {})}
+
+
 class ShardChaos(Chaos):
-    """As `Chaos`; `where` says which sets were hit, in turn."""
+    """As `Chaos`; `where` says which sets were hit, in turn. Links are cut between any agent or
+    node and the set that is hit: its own or another, the config servers among them."""
 
     def __init__(
         self,
@@ -36,6 +52,7 @@ class ShardChaos(Chaos):
         *,
         faults: Mapping[str, float] = SHARD_FAULTS,
         storage_gone_s: float = 10.0,
+        network: Network | None = None,
     ) -> None:
         super().__init__(
             seed,
@@ -44,6 +61,7 @@ class ShardChaos(Chaos):
             repository,
             faults=faults,
             storage_gone_s=storage_gone_s,
+            network=network,
         )
         self._sets = cluster.sets
         self._choice = random.Random(f"where/{seed}")

@@ -10,7 +10,7 @@ come, so a test inserts where the routing table says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from pymongo.errors import OperationFailure
 
 from tests.support.cleaning import clean
 from tests.support.eventually import eventually
+from tests.support.mongod.machine import HERE, Machine
 from tests.support.mongod.options import Auth, Member, SetOptions
 from tests.support.mongod.replset import Client, ReplicaSet
 
@@ -48,6 +49,8 @@ class ClusterOptions:
     oplog_mb: int = 64
     cache_gb: float = 0.25
     parameters: Mapping[str, str | int | float] | None = None
+    machine: Callable[[], Machine] = lambda: HERE
+    """Where the next member runs."""
 
 
 class ShardedCluster:
@@ -319,5 +322,6 @@ class ShardedCluster:
                 cache_gb=chosen.cache_gb,
                 parameters={**_PARAMETERS, **(chosen.parameters or {})},
                 cluster_role=role,
+                machine=chosen.machine,
             )
         )
