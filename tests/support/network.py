@@ -16,6 +16,7 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -107,6 +108,7 @@ class Network:
         self._holders: list[subprocess.Popen[bytes]] = []
         self._directory: Path | None = None
         self._cut: set[tuple[Machine, Machine]] = set()
+        self._making = threading.Lock()
 
     def __enter__(self) -> Self:
         self._directory = REAPER.make_directory("tidelog-network-")
@@ -130,7 +132,11 @@ class Network:
             REAPER.remove_directory(self._directory)
 
     def machine(self) -> Machine:
-        """One more machine, linked to all."""
+        """One more machine, linked to all. Replica sets of one cluster ask for theirs at once."""
+        with self._making:
+            return self._make()
+
+    def _make(self) -> Machine:
         assert self._directory is not None, "the network is not open"
         number = len(self._holders) + 2
         # The namespace lives as long as a process does that only sleeps in it.
