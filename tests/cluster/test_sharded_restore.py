@@ -181,6 +181,21 @@ def test_nothing_is_touched_unless_all_shards_can_be_restored(
     assert "no agent serves the replica set rs-a" in error
 
 
+def test_a_shard_that_is_late_does_not_meet_the_restored_routing(
+    stage: Stage,
+) -> None:
+    """One that came late once met the tables restored already: it took what it was to create for
+    sharded, and waited a minute for what it would never see."""
+    cluster = stage.cluster
+    furnish(cluster)
+    cluster.create_database(DATABASE)
+    name, seen = stage.backup(LONG_S), Seen(cluster, SAME)
+    stage.arm("restore.dropped=sleep:4", cluster.shards["s1"].nodes[0])
+    stage.restore(name, 30.0)
+    now = Seen(cluster, SAME)
+    assert (now.hashes, now.routing) == (seen.hashes, seen.routing)
+
+
 @pytest.mark.parametrize(
     ("fault", "where"),
     [

@@ -184,6 +184,9 @@ class RestoreWork:
 
     async def _route(self, job: Job) -> None:
         if self._plan.target.is_config:
+            # Not before every shard has come as far: one that looks for what gave way, or creates
+            # and replays what is to come, must not find it sharded already.
+            await self._together(Stage.INDEXED)
             await merge_routing(job, self._plan.shards)
             await job.committed()
 
