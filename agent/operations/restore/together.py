@@ -14,7 +14,8 @@ from agent.operations.context import PartContext
 from agent.operations.restore.state import Stage
 from agent.wire.operations import Operation
 
-WAIT_WITHIN_S: Final = 24 * 3600.0
+WAIT_WITHIN_S: Final = 14 * 24 * 3600.0
+"""As long as the work itself may take: who is done first waits until the largest part is."""
 _SOON_S: Final = 0.03
 _LATER_S: Final = 1.0
 
