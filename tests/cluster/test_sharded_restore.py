@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -181,19 +182,28 @@ def test_nothing_is_touched_unless_all_shards_can_be_restored(
     assert "no agent serves the replica set rs-a" in error
 
 
-def test_a_shard_that_is_late_does_not_meet_the_restored_routing(
+def test_the_new_routing_is_in_place_only_when_the_last_shard_is_ready_for_it(
     stage: Stage,
 ) -> None:
-    """One that came late once met the tables restored already: it took what it was to create for
-    sharded, and waited a minute for what it would never see."""
+    """One that was late took what it had yet to create for sharded, or waited a minute to see that
+    it was not."""
     cluster = stage.cluster
     furnish(cluster)
     cluster.create_database(DATABASE)
     name, seen = stage.backup(LONG_S), Seen(cluster, SAME)
-    stage.arm("restore.dropped=sleep:4", cluster.shards["s1"].nodes[0])
+    stage.arm("restore.dropped=sleep:2", cluster.shards["s1"].nodes[0])
     stage.restore(name, 30.0)
+    assert _done_at(stage, "cfg", "route") > _done_at(stage, "rs-b", "build indexes")
     now = Seen(cluster, SAME)
     assert (now.hashes, now.routing) == (seen.hashes, seen.routing)
+
+
+def _done_at(stage: Stage, replset: str, name: str) -> datetime:
+    """When a part of the restore was done with one of its stages."""
+    query = {"event": "restore.stage_done", "replset": replset, "fields.stage": name}
+    found = eventually(lambda: stage.admin.tidelogEvents.find_one(query))
+    assert found is not None
+    return cast(datetime, found["at"])
 
 
 @pytest.mark.parametrize(
