@@ -41,9 +41,10 @@ from agent.clock import Clock, SystemClock, jittered
 from agent.config import Config
 from agent.coordination.heartbeat import Condition, Heartbeat
 from agent.coordination.membership import Membership
+from agent.coordination.recent_settings import RecentSettings, SettingsSource
 from agent.coordination.settings_watch import SettingsWatch
 from agent.coordination.storage_checks import StorageChecks
-from agent.coordination.wakeup import Wakeup, feed
+from agent.coordination.wakeup import Waiter, Wakeup, feed
 from agent.errors import (
     StorageUnavailable,
     TidelogError,
@@ -167,6 +168,7 @@ async def _assemble(
         node, services.nodes, services.leases, clock, condition, config.mongodb.deadline
     )
     wakeup = Wakeup()
+    settings = RecentSettings(services.settings, clock)
     runner = Runner(services, kinds, commands, wakeup, lead_replset=control.replset)
     settings_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
@@ -176,12 +178,12 @@ async def _assemble(
         heartbeat=heartbeat,
         commands=commands,
         runner=runner,
-        slicer=Slicer(services, commands, slicer_wakeup),
+        slicer=Slicer(services, settings, runner.board, commands, slicer_wakeup),
         keepers=(BalancerKeeper(services, clock), LeftoverKeeper(services, runner.board)),
         membership=Membership(node, clock),
-        key_watch=KeyWatch(services, encryption, condition, keys_wakeup),
-        scheduler=Scheduler(services, lead_replset=control.replset),
-        wakeups=(wakeup, settings_wakeup, limits_wakeup, slicer_wakeup, keys_wakeup),
+        key_watch=KeyWatch(services, settings, encryption, condition, keys_wakeup),
+        scheduler=Scheduler(services, settings, lead_replset=control.replset),
+        wakeups=(settings, wakeup, settings_wakeup, limits_wakeup, slicer_wakeup, keys_wakeup),
         storage_checks=StorageChecks(
             node.id,
             condition,
@@ -190,7 +192,7 @@ async def _assemble(
             clock,
         ),
         settings_watch=SettingsWatch(
-            services.settings,
+            settings,
             node.host,
             condition,
             lambda settings, profile: _told(
@@ -201,7 +203,7 @@ async def _assemble(
         ),
         asides=[
             partial(services.governor.watch, LimitsStore(control), limits_wakeup),
-            *_asides(config, services, control, heartbeat, counters, sink),
+            *_asides(config, services, settings, control, heartbeat, counters, sink),
         ],
         clock=clock,
     )
@@ -252,7 +254,7 @@ class Agent:
     membership: Membership
     key_watch: KeyWatch
     scheduler: Scheduler
-    wakeups: tuple[Wakeup, ...]
+    wakeups: tuple[Waiter, ...]
     settings_watch: SettingsWatch
     storage_checks: StorageChecks
     asides: list[Callable[[], Awaitable[None]]]
@@ -324,6 +326,7 @@ def _custody(node: Node, control: Control, clock: Clock, witnesses: EncryptionSt
 def _asides(
     config: Config,
     services: Services,
+    settings: SettingsSource,
     control: Control,
     heartbeat: Heartbeat,
     counters: Mapping[str, StorageCounters],
@@ -333,7 +336,7 @@ def _asides(
     node, cluster_id, clock = services.node, services.cluster_id, services.clock
     sources = ControlSources.over(control)
     server = web_server(config, node, cluster_id, sources, heartbeat, counters, sink, clock)
-    teller = notifier(node.id, cluster_id, sources, clock)
+    teller = notifier(node.id, cluster_id, sources, settings, clock)
     return [teller.run, *([server.run] if server is not None else [])]
 
 

@@ -13,9 +13,9 @@ import structlog
 
 from agent.clock import Clock
 from agent.coordination.heartbeat import Condition
+from agent.coordination.recent_settings import SettingsSource
 from agent.coordination.wakeup import Wakeup
 from agent.errors import StorageUnavailable, TidelogError, Transient
-from agent.store.settings_store import SettingsStore
 from agent.wire.profiles import MAIN, names
 from agent.wire.settings import Settings
 
@@ -32,7 +32,7 @@ log = structlog.stdlib.get_logger()
 class SettingsWatch:
     """Keeps this agent's condition in step with the settings."""
 
-    settings: SettingsStore
+    settings: SettingsSource
     host: str
     condition: Condition
     check_storage: Callable[[Settings, str], Awaitable[str | None]]

@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 
 from agent.clock import jittered
 
-POLL_S: Final = 2.5
+POLL_S: Final = 5.0
+"""For a wake-up that was lost: what brings them says so when it was broken off, which wakes too."""
 
 
 class Commands(Protocol):
@@ -22,8 +23,19 @@ class Commands(Protocol):
         """Each wake-up, for ever; `None` when some may have been missed."""
 
 
+class Waiter(Protocol):
+    """What is woken."""
+
+    @property
+    def wants_operations(self) -> bool:
+        """Whether what concerns one operation wakes it too."""
+
+    def wake(self) -> None:
+        """Something may have changed."""
+
+
 class Wakeup:
-    """One waiter."""
+    """One waiter that looks again."""
 
     def __init__(self, *, poll_s: float = POLL_S, operations: bool = True) -> None:
         """With `operations=False`, what concerns one operation does not wake."""
@@ -57,11 +69,12 @@ class Wakeup:
 
 async def feed(
     commands: Commands,
-    *waiters: Wakeup,
+    *waiters: Waiter,
     offer: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:
-    """Hand the wake-ups of the control database to the waiters of this process, for ever. `offer`
-    takes every command as it is; a question to all agents is for it, and wakes nobody else."""
+    """Hand the wake-ups of the control database to the waiters of this process, for ever, in their
+    order. `offer` takes every command as it is; a question to all agents is for it, and wakes
+    nobody else."""
     async for command in commands.watch():
         if command is not None and command.get("check") is not None:
             if offer is not None:

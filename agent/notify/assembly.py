@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from agent.clock import Clock
+from agent.coordination.recent_settings import SettingsSource
 from agent.notify.delivery import Delivery
 from agent.notify.notifier import Notifier
 from agent.storage.secrets import SecretReader
@@ -12,14 +13,16 @@ from agent.store.notice_store import NoticeStore
 from agent.store.overview_reading import ControlSources, read_overview
 
 
-def notifier(node: str, cluster_id: str, sources: ControlSources, clock: Clock) -> Notifier:
+def notifier(
+    node: str, cluster_id: str, sources: ControlSources, settings: SettingsSource, clock: Clock
+) -> Notifier:
     """This agent's share in telling webhooks."""
     return Notifier(
         node=node,
         lead_replset=sources.control.replset,
         cluster_id=cluster_id,
         read=partial(read_overview, sources),
-        settings=sources.settings,
+        settings=settings,
         leases=sources.leases,
         nodes=sources.nodes,
         told=NoticeStore(sources.control),

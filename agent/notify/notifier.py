@@ -18,12 +18,12 @@ import structlog
 from agent.clock import Clock, jittered
 from agent.coordination.election import bid_delay_s, rank_leads
 from agent.coordination.lease import HeldLease, hold
+from agent.coordination.recent_settings import SettingsSource
 from agent.errors import ConfigError, Superseded, Transient
 from agent.notify.delivery import Delivery
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.notice_store import NoticeStore
-from agent.store.settings_store import SettingsStore
 from agent.wire.leases import notify_scope
 from agent.wire.notices import GIVE_UP_AFTER_S, Notice, notices
 from agent.wire.notify_settings import WebhookSettings
@@ -54,7 +54,7 @@ class Notifier:
     lead_replset: str
     cluster_id: str
     read: Callable[[], Awaitable[Overview]]
-    settings: SettingsStore
+    settings: SettingsSource
     leases: LeaseStore
     nodes: NodeRegistry
     told: NoticeStore

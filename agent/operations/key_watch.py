@@ -18,6 +18,7 @@ from agent.archive.vault import keyring_of
 from agent.archive.wraps import check_usable, own_fingerprint
 from agent.coordination.heartbeat import Condition
 from agent.coordination.lease import hold
+from agent.coordination.recent_settings import SettingsSource
 from agent.coordination.wakeup import Wakeup
 from agent.errors import (
     ConfigError,
@@ -38,7 +39,7 @@ from agent.wire.leases import KEY_PROBE_SCOPE
 from agent.wire.profiles import names
 from agent.wire.settings import Settings
 
-LOOK_EVERY_S: Final = 10.0
+LOOK_EVERY_S: Final = 30.0
 CHECK_EVERY_S: Final = 300.0
 CHECK_FAILED_AGAIN_S: Final = 30.0
 CHECK_WITHIN_S: Final = 60.0
@@ -64,6 +65,7 @@ class KeyWatch:
     """See the module: `run` is for the agent's task group."""
 
     services: Services
+    settings: SettingsSource
     store: EncryptionStore
     condition: Condition
     wakeup: Wakeup
@@ -85,7 +87,7 @@ class KeyWatch:
             await self.wakeup.wait()
 
     async def _look(self) -> None:
-        settings, version = await self.services.settings.read()
+        settings, version = await self.settings.read()
         known = await self.store.all()
         seen = version, frozenset(witness.policy.sha256 for witness in known)
         if settings.storage is None or not (self._is_due(known) or seen != self._seen):

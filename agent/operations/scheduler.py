@@ -15,6 +15,7 @@ import structlog
 
 from agent.clock import jittered
 from agent.coordination.lease import HeldLease, hold
+from agent.coordination.recent_settings import SettingsSource
 from agent.errors import Conflict, Superseded, TidelogError, Transient
 from agent.faults import fault_point
 from agent.operations.context import Services
@@ -46,8 +47,9 @@ log = structlog.stdlib.get_logger()
 class Scheduler:
     """This agent's share: `run` is for the agent's task group."""
 
-    def __init__(self, services: Services, *, lead_replset: str) -> None:
+    def __init__(self, services: Services, settings: SettingsSource, *, lead_replset: str) -> None:
         self._services = services
+        self._settings = settings
         self._may_lead = services.node.replset == lead_replset
         self._retained_at = -RETENTION_EVERY_S
 
@@ -67,7 +69,7 @@ class Scheduler:
 
     async def _take_turn(self) -> None:
         services = self._services
-        settings, _ = await services.settings.read()
+        settings, _ = await self._settings.read()
         if settings.storage is None:
             return  # a lease that nothing needs would be renewed for nothing
         lease = await services.leases.acquire(SCHEDULER, services.node.id)
@@ -81,7 +83,7 @@ class Scheduler:
 
     async def _look(self, held: HeldLease) -> None:
         services = self._services
-        settings, _ = await services.settings.read()
+        settings, _ = await self._settings.read()
         if settings.storage is None:
             return
         state = await services.schedule.read()

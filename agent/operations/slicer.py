@@ -16,6 +16,7 @@ stored and what is read next.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ from agent.archive.vault import write_for
 from agent.clock import jittered
 from agent.coordination.election import bid_delay_s, rank
 from agent.coordination.lease import HeldLease, hold
+from agent.coordination.recent_settings import SettingsSource
 from agent.coordination.wakeup import Wakeup
 from agent.errors import (
     OplogForked,
@@ -38,6 +40,7 @@ from agent.faults import fault_point
 from agent.mongo.oplog import Position
 from agent.operations.archiver import OplogArchiver, Slice
 from agent.operations.arrears import Arrears
+from agent.operations.board import Board
 from agent.operations.context import Services
 from agent.operations.copies import opened
 from agent.operations.repository import claimed
@@ -47,13 +50,18 @@ from agent.storage.base import Storage
 from agent.store.command_queue import CommandQueue
 from agent.wire.leases import slicer_scope
 from agent.wire.nodes import NodeStatus
+from agent.wire.operations import Operation
 from agent.wire.optime import OpTime
 from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings
 from agent.wire.timelines import Run, reshaped_by
 
-READ_EVERY_S: Final = 1.0
+READ_EVERY_S: Final = 2.5
+"""How often the oplog is asked for more, at most; a slice is as old as its span all the same."""
+_READS_IN_A_SPAN: Final = 4
 CONTROL_EVERY_S: Final = 5.0
+WINDOW_EVERY_S: Final = 15.0
+"""How often it is asked how much of the oplog's window is left."""
 """How often settings, restores and the run's document are looked at or written."""
 OWNER_EVERY_S: Final = 60.0
 """How often it is made sure that no other cluster has adopted the repository."""
@@ -88,9 +96,18 @@ class _Turn:
 class Slicer:
     """This agent's share in slicing its replica set: `run` is for the agent's task group."""
 
-    def __init__(self, services: Services, commands: CommandQueue, wakeup: Wakeup) -> None:
+    def __init__(
+        self,
+        services: Services,
+        settings: SettingsSource,
+        board: Board,
+        commands: CommandQueue,
+        wakeup: Wakeup,
+    ) -> None:
         """`wakeup` is woken when settings change."""
         self._services = services
+        self._settings = settings
+        self._board = board
         self._commands = commands
         self._wakeup = wakeup
         self._arrears = Arrears(services)
@@ -124,11 +141,11 @@ class Slicer:
     async def _take_turn(self) -> None:
         services = self._services
         self._has_run = False
-        settings, version = await services.settings.read()
+        settings, version = await self._settings.read()
         if not settings.pitr.enabled or settings.storage is None:
             return
         self._look_after_s = jittered(LOOK_EVERY_S)
-        if await self._is_restoring() or await self._is_out_of_place() or await self._is_held():
+        if await self._is_held() or await self._is_restoring() or await self._is_out_of_place():
             return
         order = rank(await self._candidates(settings))
         if services.node.id not in order:
@@ -179,12 +196,7 @@ class Slicer:
         return self._services.node.is_config and bool(await cluster.resharding())
 
     async def _is_restoring(self) -> bool:
-        """Whether data is being changed by us, or will be at any moment. One that waits in line
-        behind a backup, perhaps for hours, changes nothing yet, and a dry run never does."""
-        return any(
-            op.kind.writes_data and not op.queued and not op.spec.get("dry_run")
-            for op in await self._services.operations.active()
-        )
+        return writes_data(await self._services.operations.active())
 
     async def _slice(self, turn: _Turn) -> None:
         """Archive until settings change, a restore begins, a better node is there or the lease is
@@ -194,8 +206,10 @@ class Slicer:
         clock = self._services.clock
         archiver = self._archiver(turn)
         began = looked = owned = clock.monotonic()
+        warned, low = float("-inf"), None
         while True:
             turn.held.check()
+            asked = clock.monotonic()
             try:
                 await archiver.read()
             except (OplogOverrun, OplogForked) as error:
@@ -204,20 +218,22 @@ class Slicer:
                 archiver = self._archiver(turn)
             now = clock.monotonic()
             if not archiver.pending_bytes:
-                began = now
+                began = asked  # whatever comes next was not there yet
             span = (
                 turn.settings.pitr.oplog_span_s if archiver.pending_matters else self._idle_span_s
             )
             if now - began >= span:
                 await archiver.close()
-                began = now
+                began = asked
             if now - looked >= CONTROL_EVERY_S or self._wakeup.is_set:
                 looked = now
                 self._wakeup.clear()
+                if now - warned >= WINDOW_EVERY_S:
+                    warned, low = now, await self._arrears.low_window(turn.run)
                 if not archiver.pending_matters:
-                    await self._note(turn, covered_until=archiver.position.optime, error=None)
-                if (words := await self._arrears.low_window(turn.run)) is not None:
-                    await self._note(turn, error=words)
+                    await self._note(turn, covered_until=archiver.position.optime, error=low)
+                elif low is not None:
+                    await self._note(turn, error=low)
                 if await self._should_end(turn):
                     await archiver.close()
                     return
@@ -229,15 +245,16 @@ class Slicer:
             if now - owned >= OWNER_EVERY_S:
                 owned = now
                 await claimed(self._services, turn.settings, MAIN, turn.storage)
-            await clock.sleep(READ_EVERY_S)
+            pause_s = min(READ_EVERY_S, turn.settings.pitr.oplog_span_s / _READS_IN_A_SPAN)
+            await self._wakeup.wait(pause_s)
 
     async def _note(self, turn: _Turn, **changes: OpTime | str | None) -> None:
         turn.run = turn.run.model_copy(update=changes)
         await self._services.runs.save(turn.run)
 
     async def _should_end(self, turn: _Turn) -> bool:
-        _, version = await self._services.settings.read()
-        return version != turn.version or await self._is_restoring()
+        _, version = await self._settings.read()
+        return version != turn.version or writes_data(self._board.operations.values())
 
     def _archiver(self, turn: _Turn) -> OplogArchiver:
         pitr = turn.settings.pitr
@@ -266,3 +283,11 @@ class Slicer:
             previous_sha256=run.last_sha256,
             on_slice=remember,
         )
+
+
+def writes_data(operations: Iterable[Operation]) -> bool:
+    """Whether data is being changed by us, or will be at any moment. One that waits in line behind
+    a backup, perhaps for hours, changes nothing yet, and a dry run never does."""
+    return any(
+        op.kind.writes_data and not op.queued and not op.spec.get("dry_run") for op in operations
+    )

@@ -69,7 +69,8 @@ async def telling(uri: str, actor: Actor) -> AsyncIterator[None]:
     """An agent's notifier, for as long as the body; then it is killed: nothing is given back."""
     control = await open_control(uri, app_name="tests")
     try:
-        one = notifier(actor.id, "c1", ControlSources.over(control), SystemClock())
+        sources = ControlSources.over(control)
+        one = notifier(actor.id, "c1", sources, sources.settings, SystemClock())
         task = asyncio.ensure_future(one.run())
         try:
             yield
