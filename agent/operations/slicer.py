@@ -56,9 +56,9 @@ from agent.wire.profiles import MAIN
 from agent.wire.settings import Settings
 from agent.wire.timelines import Run, reshaped_by
 
-READ_EVERY_S: Final = 2.5
+READ_EVERY_S: Final = 5.0
 """How often the oplog is asked for more, at most; a slice is as old as its span all the same."""
-_READS_IN_A_SPAN: Final = 4
+_READS_IN_A_SPAN: Final = 2
 CONTROL_EVERY_S: Final = 5.0
 WINDOW_EVERY_S: Final = 15.0
 """How often it is asked how much of the oplog's window is left."""

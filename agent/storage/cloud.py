@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from agent.errors import ObjectNotFound, TidelogError
 from agent.storage.base import Capabilities, ObjectInfo
@@ -32,8 +32,22 @@ HASHING_THREADS: Final = 2
 _PART: Final = b"tidelog probe, the first part"
 
 
+class Transfers(Protocol):
+    """What the settings of every object store say of transfers."""
+
+    @property
+    def upload_part_size(self) -> int:
+        """Bytes of a part, and of a range that is read."""
+
+    @property
+    def upload_concurrency(self) -> int:
+        """How many of them are under way for one object."""
+
+
 class CloudConnection(ABC):
     """How keys are named, attempts counted, requests paced and sentences begun."""
+
+    settings: Transfers
 
     def __init__(
         self,
@@ -85,10 +99,11 @@ class CloudStorage(ABC, Generic[ConnectionT]):
     max_object_bytes: ClassVar[int]
     """Of the service, whatever the parts."""
 
-    def __init__(self, connection: ConnectionT, ranges: Ranges, reader: Reader, plan: Plan) -> None:
+    def __init__(self, connection: ConnectionT, ranges: Ranges, plan: Plan) -> None:
+        settings = connection.settings
         self._connection = connection
         self._ranges = ranges
-        self._reader = reader
+        self._reader = Reader(ranges, settings.upload_part_size, settings.upload_concurrency)
         self._plan = plan
         self._has_batches = True
         self._threads = Threads(HASHING_THREADS, "tidelog-storage")

@@ -60,7 +60,7 @@ def describe(
             "error": operation.error.to_json() if operation.error is not None else None,
             "history": [entry.to_json() for entry in operation.history],
         }
-    collections = _collections(operation) if with_collections else None
+    collections = collections_of(operation) if with_collections else None
     known["replsets"] = _replsets(backup, operation, collections)
     return known
 
@@ -113,7 +113,7 @@ def _replsets(
     return list(described.values())
 
 
-def _collections(operation: Operation | None) -> dict[str, Any]:
+def collections_of(operation: Operation | None) -> dict[str, Any]:
     """What the workers wrote into the results of their parts; they bound it."""
     parts = operation.parts if operation is not None else ()
     return {part.replset: part.result.get("collections", []) for part in parts}

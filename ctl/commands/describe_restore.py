@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.wire.operations import Operation
+from agent.wire.operations import Kind, Operation
+from ctl.commands.describe_backup import collections_of
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import require_restore
 from ctl.options import global_options
@@ -18,16 +19,27 @@ if TYPE_CHECKING:
 
 @click.command("describe-restore")
 @click.argument("name")
+@click.option("--with-collections", is_flag=True, help="Figures of the backup's collections, too.")
 @global_options
 @pass_invocation
-def command(invocation: Invocation, name: str) -> None:
+def command(invocation: Invocation, name: str, with_collections: bool) -> None:
     """Show everything known of a restore: what it was asked for, and what became of it."""
 
     async def run(session: Session) -> Result:
-        described = describe(await require_restore(session, name))
+        operation = await require_restore(session, name)
+        described = describe(operation)
+        if with_collections:
+            described["backup_collections"] = await _backed_up(session, operation)
         return Result(described, as_yaml(described))
 
     invocation.perform(run)
+
+
+async def _backed_up(session: Session, restore: Operation) -> dict[str, Any]:
+    """What the backup held, by its replica sets; nothing where another cluster made it."""
+    backup = restore.spec.get("backup")
+    made = None if backup is None else await session.operations.find(backup, Kind.BACKUP)
+    return collections_of(made)
 
 
 def describe(operation: Operation) -> dict[str, Any]:

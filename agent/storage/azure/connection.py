@@ -59,7 +59,7 @@ class Connection(CloudConnection):
         super().__init__(
             f"azure://{self._login.account}/{settings.container}", settings.prefix, surroundings
         )
-        self.settings = settings
+        self.settings: AzureSettings = settings
         self._stack = stack
         self._transport: Any = None
         self._client: ContainerClient | None = None

@@ -23,7 +23,6 @@ from agent.storage.cloud import CloudStorage
 from agent.storage.describing import Description
 from agent.storage.multipart import Plan
 from agent.storage.ordered import OrderedListing
-from agent.storage.ranges import Reader
 from agent.storage.surroundings import Surroundings
 from agent.wire.storage_azure import AzureSettings
 from agent.wire.storage_settings import StorageSettings
@@ -50,13 +49,10 @@ class AzureStorage(CloudStorage[Connection]):
 
     def __init__(self, connection: Connection) -> None:
         settings = connection.settings
-        ranges = AzureRanges(connection)
-        in_flight = settings.upload_concurrency
         super().__init__(
             connection,
-            ranges,
-            Reader(ranges, settings.upload_part_size, in_flight),
-            Plan(settings.upload_part_size, MAX_BLOCKS, in_flight),
+            AzureRanges(connection),
+            Plan(settings.upload_part_size, MAX_BLOCKS, settings.upload_concurrency),
         )
         self._listing = OrderedListing(AzurePages(connection).below, connection.address)
 

@@ -42,7 +42,7 @@ class Connection(CloudConnection):
         self, settings: GcsSettings, surroundings: Surroundings, stack: AsyncExitStack
     ) -> None:
         super().__init__(f"gs://{settings.bucket}", settings.prefix, surroundings)
-        self.settings = settings
+        self.settings: GcsSettings = settings
         emulator = surroundings.environment.get("STORAGE_EMULATOR_HOST")
         if emulator and "://" not in emulator:
             emulator = f"http://{emulator}"

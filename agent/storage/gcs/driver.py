@@ -22,7 +22,6 @@ from agent.storage.gcs.reading import GcsRanges
 from agent.storage.gcs.writing import CHUNK_UNIT, ObjectUpload
 from agent.storage.multipart import Plan
 from agent.storage.ordered import OrderedListing
-from agent.storage.ranges import Reader
 from agent.storage.surroundings import Surroundings
 from agent.wire.storage_gcs import GcsSettings
 from agent.wire.storage_settings import StorageSettings
@@ -49,12 +48,10 @@ class GcsStorage(CloudStorage[Connection]):
 
     def __init__(self, connection: Connection) -> None:
         settings = connection.settings
-        ranges = GcsRanges(connection)
         chunk_bytes = -(-settings.upload_part_size // CHUNK_UNIT) * CHUNK_UNIT
         super().__init__(
             connection,
-            ranges,
-            Reader(ranges, settings.upload_part_size, settings.upload_concurrency),
+            GcsRanges(connection),
             # One at a time: the chunks of a session follow each other.
             Plan(chunk_bytes, MAX_OBJECT_BYTES // chunk_bytes, 1),
         )

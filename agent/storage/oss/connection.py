@@ -57,7 +57,7 @@ class Connection(CloudConnection):
         tls: ssl.SSLContext | bool,
     ) -> None:
         super().__init__(f"oss://{settings.bucket}", settings.prefix, surroundings)
-        self.settings = settings
+        self.settings: OssSettings = settings
         self.region = region
         self._chain = CredentialChain(settings.credentials, surroundings, region=region, tls=tls)
         self.signer: Signer = self._chain.signer()

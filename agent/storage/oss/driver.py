@@ -24,7 +24,6 @@ from agent.storage.oss.listing import listed, parsed
 from agent.storage.oss.manners import Manners
 from agent.storage.oss.reading import ObjectRanges
 from agent.storage.oss.writing import ObjectUpload
-from agent.storage.ranges import Reader
 from agent.storage.surroundings import Surroundings
 from agent.wire.storage_oss import OssSettings
 from agent.wire.storage_settings import StorageSettings
@@ -48,13 +47,10 @@ class OssStorage(CloudStorage[Connection]):
 
     def __init__(self, connection: Connection) -> None:
         settings = connection.settings
-        ranges = ObjectRanges(connection)
-        in_flight = settings.upload_concurrency
         super().__init__(
             connection,
-            ranges,
-            Reader(ranges, settings.upload_part_size, in_flight),
-            Plan(settings.upload_part_size, settings.max_upload_parts, in_flight),
+            ObjectRanges(connection),
+            Plan(settings.upload_part_size, settings.max_upload_parts, settings.upload_concurrency),
         )
         self._manners = Manners()
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
-from agent.errors import ConfigError, PermissionDenied
+from agent.errors import ConfigError, Permanent, PermissionDenied, TidelogError
 from agent.storage.answers import CredentialsExpired
 from agent.storage.cloud import CloudConnection
 from agent.storage.precedence import Choice
@@ -43,6 +43,11 @@ _RIGHTS: Final = {
     "delete_objects": "s3:DeleteObject",
 }
 """What each operation takes, for those that it is refused to."""
+_READING: Final = frozenset({"get_object", "head_object"})
+_OTHER_KEY: Final = (
+    "serverSideEncryption.sseCustomerKey must be the key that the object was written with: the"
+    " server keeps none, and says denied or invalid for another"
+)
 _SYSTEM_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -59,7 +64,7 @@ class Connection(CloudConnection):
         super().__init__(
             f"s3://{settings.bucket}", settings.prefix, surroundings, settings.max_connections
         )
-        self.settings = settings
+        self.settings: S3Settings = settings
         self.encryption = Encryption(settings.server_side_encryption, surroundings.secrets)
         self._stack = stack
         self._client: Any = None
@@ -172,6 +177,8 @@ class Connection(CloudConnection):
                     found = PermissionDenied(
                         str(found), hint="give new credentials: the session token has expired"
                     )
+                if self.encryption.has_customer_key and operation in _READING:
+                    found = _may_be_the_key(found)
                 raise found from error
 
     async def _ask(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -189,6 +196,13 @@ class Connection(CloudConnection):
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
         await self._stack.aclose()
+
+
+def _may_be_the_key(error: TidelogError) -> TidelogError:
+    """A refusal to read with a customer's key: servers say that it is denied or asked wrongly."""
+    if type(error) not in (Permanent, PermissionDenied):
+        return error
+    return type(error)(error.message, hint=_OTHER_KEY)
 
 
 def _exists(path: str | None) -> bool:

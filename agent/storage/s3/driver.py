@@ -16,7 +16,6 @@ from agent.storage.base import ObjectInfo, Storage
 from agent.storage.cloud import CloudStorage
 from agent.storage.describing import Description
 from agent.storage.multipart import Plan
-from agent.storage.ranges import Reader
 from agent.storage.s3.connection import Connection
 from agent.storage.s3.describing import describe
 from agent.storage.s3.listing import Listing
@@ -50,13 +49,10 @@ class S3Storage(CloudStorage[Connection]):
 
     def __init__(self, connection: Connection) -> None:
         settings = connection.settings
-        ranges = ObjectRanges(connection)
-        in_flight = settings.upload_concurrency
         super().__init__(
             connection,
-            ranges,
-            Reader(ranges, settings.upload_part_size, in_flight),
-            Plan(settings.upload_part_size, settings.max_upload_parts, in_flight),
+            ObjectRanges(connection),
+            Plan(settings.upload_part_size, settings.max_upload_parts, settings.upload_concurrency),
         )
         self._manners = Manners(connection)
         self._listing = Listing(connection, self._manners)

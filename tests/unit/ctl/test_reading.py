@@ -240,6 +240,17 @@ def test_a_restore_is_described(ctl: Ctl) -> None:
     assert "s3cret" not in outcome.out
     assert "backup: '2026" in ctl("describe-restore", "r1").out
     assert ctl("describe-restore", "r2").code == 4
+    assert "backup_collections" not in outcome.json
+
+
+def test_a_restore_is_described_with_the_collections_of_its_backup(ctl: Ctl) -> None:
+    held = [{"ns": "shop.orders", "documents": 5}]
+    ctl.world.operations = [
+        operation(Kind.RESTORE, "r1", spec={"backup": NEW}, state=State.DONE, parts=(part(),)),
+        operation(Kind.BACKUP, NEW, state=State.DONE, parts=(part(result={"collections": held}),)),
+    ]
+    described = ctl("describe-restore", "r1", "--with-collections", "-o", "json").json
+    assert list(described["backup_collections"].values()) == [held]
 
 
 def _event(second: int = 5, **changes: object) -> Event:
