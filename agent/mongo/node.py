@@ -16,7 +16,7 @@ from typing import Any
 from bson import Timestamp
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConfigurationError, PyMongoError
 from pymongo.uri_parser import parse_uri as driver_parse_uri
 
 from agent.errors import ConfigError, NodeUnavailable
@@ -80,6 +80,8 @@ class Node:
     def __init__(self, uri: str, direct: Client, replset_client: Client, hello: Hello) -> None:
         self.uri = uri
         self.direct = direct
+        self._retired: Client | None = None
+        """The direct client before this one, which others may still be reading with."""
         self.replset_client = replset_client
         self.host = hello.host
         self.replset = hello.replset
@@ -140,7 +142,9 @@ class Node:
         self.shard = await self.read_shard()
 
     async def aclose(self) -> None:
-        """Close both clients."""
+        """Close all clients."""
+        if self._retired is not None:
+            self._retired.close()
         self.direct.close()
         self.replset_client.close()
 
@@ -161,9 +165,21 @@ class Node:
         if timeout_s is not None and "getMore" not in command:
             command = {**command, "maxTimeMS": _ms(timeout_s)}
         target: Database = client[database]
-        if codec_options is None:
-            return await target.command(command, session=session)
-        return await target.command(command, session=session, codec_options=codec_options)
+        try:
+            if codec_options is None:
+                return await target.command(command, session=session)
+            return await target.command(command, session=session, codec_options=codec_options)
+        except ConfigurationError:
+            if client is self.direct:
+                self._renew()
+            raise
+
+    def _renew(self) -> None:
+        """Connect anew. A connection that was made while the node started or recovered knows no
+        sessions, says the driver, for as long as it lives and whatever the node is by then."""
+        if self._retired is not None:
+            self._retired.close()
+        self._retired, self.direct = self.direct, open_client(self.uri, directConnection=True)
 
     async def hello(self) -> Hello:
         """Ask the node who and where it is now. Raises `NodeUnavailable`."""

@@ -1,10 +1,11 @@
 """The soak of a sharded cluster: `make soak SHARDS=2`.
 
 A round: the cluster is furnished, backed up while agents fail, written to by two-phase transfers
-between its shards, changed in structure, hit by faults; then restored to the moments at which it
-held still and to random ones, most of them with a fault in the middle of the restore. After each
-the books must balance and hold what they held at that moment, the routing tables must say what the
-data says, and where it held still, the hashes of every collection on every shard must be equal.
+between its shards, changed in structure, hit by faults (links are cut, too, where they can be);
+then restored to the moments at which it held still and to random ones, most of them with a fault in
+the middle of the restore. After each the books must balance and hold what they held at that moment,
+the routing tables must say what the data says, and where it held still, the hashes of every
+collection on every shard must be equal.
 """
 
 from __future__ import annotations

@@ -1,0 +1,36 @@
+"""A node that is read over one direct client, whatever it goes through meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.errors import NodeUnavailable
+from agent.mongo.apply.target import find_all
+from agent.mongo.node import open_client
+from agent.wire.nodes import Role
+from tests.support.eventually import eventually_async
+from tests.support.mongod import ReplicaSet
+from tests.support.snapshots import open_node
+
+
+async def test_a_node_that_was_connected_to_while_it_recovered_is_read_again(
+    three_nodes: ReplicaSet,
+) -> None:
+    """The driver never uses sessions on a connection made meanwhile, and never drops it."""
+    async with open_node(three_nodes, three_nodes.secondaries()[0]) as node:
+
+        async def is_readable() -> bool:
+            return (await node.hello()).role is Role.SECONDARY
+
+        await node.command("admin", {"replSetMaintenance": True}, timeout_s=None)
+        try:
+            node.direct.close()
+            node.direct = open_client(node.uri, directConnection=True)
+            assert (await node.hello()).role is Role.STARTUP
+        finally:
+            await node.command("admin", {"replSetMaintenance": False}, timeout_s=None)
+        await eventually_async(is_readable, within_s=10.0)
+        with pytest.raises(NodeUnavailable, match="Sessions"):
+            await find_all(node, "admin.system.version")
+        for _ in range(3):
+            assert await find_all(node, "admin.system.version")
