@@ -42,9 +42,9 @@ cluster: bootstrap ## run the cluster tests: agents as processes, and faults
 	@$(PYTHON) .ci/rings.py cluster -- $(ARGS)
 
 .PHONY: soak
-soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on; SHARDS=2 for a sharded cluster
+soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), from SEED on; SHARDS=2: a sharded cluster, STORAGE=s3: on S3
 	@MINUTES="$(MINUTES)" SEED="$(SEED)" TARGETS="$(TARGETS)" OUTAGE_S="$(OUTAGE_S)" \
-		FAULTS="$(FAULTS)" SHARDS="$(SHARDS)" \
+		FAULTS="$(FAULTS)" SHARDS="$(SHARDS)" STORAGE="$(STORAGE)" \
 		$(PYTHON) -m tests.soak
 
 .PHONY: crash

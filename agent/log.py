@@ -128,6 +128,8 @@ EVENTS: Final = {
     "sweep.waiting": "leftovers are seen and wait for their grace",
     "storage.check_failed": "this agent cannot use the storage of the settings",
     "storage.retry": "a request to the storage is made again",
+    "storage.uploads_not_swept": "what killed writers left of uploads cannot be looked for",
+    "storage.uploads_swept": "uploads in parts that a killed writer left behind were aborted",
     "storage.worry": "the storage works, and soon will not: its credentials end",
     "export.written": "a backup lies as a mongodump directory on the agent's host",
     "scratch.leftover_removed": "what a proof left that did not end by itself was removed",

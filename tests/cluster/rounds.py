@@ -8,9 +8,10 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from bson.timestamp import Timestamp
 
@@ -70,10 +71,13 @@ def prove_round(
     targets: int = 2,
     storage_gone_s: float = 20.0,
     network: Network | None = None,
+    storage_away: Callable[[], AbstractContextManager[Any]] | None = None,
+    backs_up: bool = False,
 ) -> None:
     """Write with this seed for so long, holding still at some moments; then restore to each, and to
     `targets` acknowledged writes between them, in random order. What is not as it was goes to
-    `counts.failures`, with the seed."""
+    `counts.failures`, with the seed. `backs_up` asks for a backup before every fault, and does not
+    care how it ends."""
     rng = random.Random(seed)
     held: list[tuple[Moment, Fingerprint]] = []
     with ExitStack() as stack:
@@ -99,9 +103,12 @@ def prove_round(
             calm=ledger.calm,
             storage_gone_s=storage_gone_s,
             network=network,
+            storage_away=storage_away,
         )
         end = time.monotonic() + write_s
         for turn in range(moments):
+            if backs_up:
+                scene.begin("backup", "--queue")
             if faults and turn == 0 and "storage_gone" in faults:
                 chaos.inject("storage_gone")
             elif faults:

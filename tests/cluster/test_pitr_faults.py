@@ -98,7 +98,7 @@ def test_lost_position_is_a_gap_with_its_cause_and_a_new_base_follows(scene: Sce
     first = eventually(lambda: scene.ctl.ok("list")["snapshots"], 60.0)[0]
     scene.wait_covered((int(time.time()) - 1, 0))
     scene.agents.stop()
-    _roll_over(scene)
+    roll_over(scene)
     scene.agents.start()
     (gap,) = eventually(scene.gaps, 60.0, describe=scene.agents.log_tails)
     assert gap["cause"] == "oplog rolled over"
@@ -111,10 +111,10 @@ def test_lost_position_is_a_gap_with_its_cause_and_a_new_base_follows(scene: Sce
     assert refused.status == 3, str(refused)
     eventually(lambda: len(scene.ctl.ok("list")["snapshots"]) == 2, 60.0)
     scene.client.shop.orders.insert_one({"_id": "after"})
-    at = _now(scene)
+    at = now(scene)
     expected = scene.fingerprint()
     scene.client.shop.orders.insert_one({"_id": "too late"})
-    scene.wait_covered(_now(scene))
+    scene.wait_covered(now(scene))
     scene.restore("--time", f"{at[0]},{at[1]}")
     assert_same(expected, scene.fingerprint())
     assert first["name"] in {s["name"] for s in scene.ctl.ok("list")["snapshots"]}
@@ -134,7 +134,7 @@ def test_slicing_is_handed_over_without_gap_or_double(scene: Scene) -> None:
             else:
                 before.pause()
             eventually(partial(_is_another, scene, before), 40.0)
-            scene.wait_covered(_now(scene))
+            scene.wait_covered(now(scene))
             if way == "kill":
                 before.start()
             else:
@@ -159,7 +159,7 @@ def test_the_node_that_is_preferred_slices_from_the_moment_it_is(scene: Scene) -
         scene.ctl.ok("config", "--set", f"pitr.priority.{wanted.node.host}={2 + scene.faults}")
         scene.faults += 1
         eventually(partial(_is_slicer, scene, wanted), 15.0, describe=scene.agents.log_tails)
-    scene.wait_covered(_now(scene))
+    scene.wait_covered(now(scene))
     assert len(scene.runs()) == 1, scene.runs()
     assert not scene.gaps()
 
@@ -181,10 +181,10 @@ def test_restore_begins_a_timeline_and_the_old_one_stays_restorable(scene: Scene
         assert bases
         assert scene.gaps()[0]["cause"] == "restored"
         scene.client.fresh.things.insert_many({"_id": i} for i in range(20))
-        at = _now(scene)
+        at = now(scene)
         expected = scene.fingerprint()
         scene.client.fresh.things.delete_many({})
-        scene.wait_covered(_now(scene))
+        scene.wait_covered(now(scene))
         for target in (old[-1], old[len(old) // 2]):
             scene.restore("--time", f"{target[0]},{target[1]}")
             verdict = ledger.judge(scene.client, target)
@@ -205,7 +205,7 @@ def test_slicing_switched_on_begins_at_a_backup_but_never_before_a_restore(scene
     eventually(lambda: scene.operation(slow)["state"] == "running", 20.0)
     waiting = scene.begin("restore", first["name"], "-y", "--queue")
     scene.client.shop.orders.insert_one({"_id": 2})
-    scene.wait_covered(_now(scene))
+    scene.wait_covered(now(scene))
     assert scene.operation(waiting)["queued"]
     second = scene.wait_done(slow)
     scene.wait_done(waiting)
@@ -215,7 +215,7 @@ def test_slicing_switched_on_begins_at_a_backup_but_never_before_a_restore(scene
     own = [scene.manifest(name)["slices"] for name in (first["name"], second["name"])]
     for key in set(scene.slices()) - {item["key"] for slices in own for item in slices}:
         (scene.repository / key).unlink()
-    before = _now(scene)
+    before = now(scene)
     scene.enable_pitr(2.0)
     assert moment(scene.runs()[0]["start"]) >= before
 
@@ -265,7 +265,7 @@ def test_coverage_follows_within_fifteen_seconds_and_idle_sets_store_nothing(sce
         lags = []
         end = time.monotonic() + 22.0
         while time.monotonic() < end:
-            lags.append(_now(scene)[0] - scene.covered()[0])
+            lags.append(now(scene)[0] - scene.covered()[0])
             time.sleep(0.25)
         ledger.stop()
         scene.wait_covered(ledger.moments()[-1])
@@ -273,7 +273,7 @@ def test_coverage_follows_within_fifteen_seconds_and_idle_sets_store_nothing(sce
     assert sorted(lags)[int(len(lags) * 0.99)] <= 15
     time.sleep(2.0)
     stored = scene.slices()
-    begun = _now(scene)
+    begun = now(scene)
     eventually(lambda: scene.covered()[0] >= begun[0] + 12, 60.0, every_s=0.5)
     assert scene.slices() == stored
     assert before is scene.agent_of_primary()
@@ -320,7 +320,7 @@ def _after(ledger: Ledger, base: dict[str, dict[str, int]]) -> list[Moment]:
     return found
 
 
-def _now(scene: Scene) -> Moment:
+def now(scene: Scene) -> Moment:
     """A cluster time that a majority has."""
     reply = scene.client.admin.command(
         {"appendOplogNote": 1, "data": {"msg": "tests"}, "writeConcern": {"w": "majority"}}
@@ -328,7 +328,7 @@ def _now(scene: Scene) -> Moment:
     return reply["operationTime"].time, reply["operationTime"].inc
 
 
-def _roll_over(scene: Scene) -> None:
+def roll_over(scene: Scene) -> None:
     """Write until the oplog begins later than it does now, on every node."""
     nodes = [scene.replset.connect(scene.replset.uri_of(node)) for node in scene.replset.nodes]
 
@@ -336,7 +336,7 @@ def _roll_over(scene: Scene) -> None:
         found = [c.local["oplog.rs"].find_one(sort=[("$natural", 1)]) for c in nodes]
         return [(one["ts"].time, one["ts"].inc) for one in found if one is not None]
 
-    until = _now(scene)
+    until = now(scene)
     end = time.monotonic() + 60.0
     while any(at <= until for at in oldest()):
         assert time.monotonic() < end, f"the oplog does not roll over: {oldest()}, {until}"

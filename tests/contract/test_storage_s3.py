@@ -489,3 +489,27 @@ async def test_minio_keys_open_the_same_driver(server: SeaweedFS) -> None:
     storage = await open_storage(StorageSettings.model_validate(given))
     await storage.verify()
     await storage.aclose()
+
+
+# What a killed writer leaves
+
+
+async def test_uploads_that_nobody_will_finish_are_aborted_a_day_later(
+    server: SeaweedFS, proxy: Proxy
+) -> None:
+    """Those below our prefix, by the server's clock; where that is not allowed nothing fails."""
+    settings = at(proxy, server)
+    async with opened(settings) as storage, server.client() as client:
+        stray = {"Bucket": BUCKET, "Key": f"{settings.prefix}/chunks/stray"}
+        other = {"Bucket": BUCKET, "Key": f"{settings.prefix}-other/stray"}
+        elsewhere = await client.create_multipart_upload(**other)
+        await client.create_multipart_upload(**stray)
+        await storage.verify()
+        assert await uploads(server, settings.prefix) == [other["Key"], stray["Key"]]
+        proxy.script(lambda seen: Refuse(403, "AccessDenied") if "uploads" in seen.query else None)
+        await storage.verify()
+        assert await storage.abort_stale_uploads(older_than_s=0.0) == 0
+        proxy.script(lambda seen: None)
+        assert await storage.abort_stale_uploads(older_than_s=0.0) == 1
+        assert await uploads(server, settings.prefix) == [other["Key"]]
+        await client.abort_multipart_upload(**other, UploadId=elsewhere["UploadId"])

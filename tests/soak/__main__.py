@@ -3,10 +3,11 @@
 SEED is where it begins; each round takes the next one. TARGETS (2) moments of each history are
 restored beside those at which it held still; OUTAGE_S (20) is how long storage goes away; FAULTS
 names those to inject (all of them, in every other round). Links are cut too where this process may
-make a network of its own, which it then does first. With SHARDS it is a sharded cluster of so many
-shards (see `tests.soak.sharded`). Prints a line a round and the sum at the end; the exit status is
-1 if anything was not restored exactly, or left behind (a lease, an operation, a collection, an
-object).
+make a network of its own, which it then does first. STORAGE=s3 keeps the repository on a real S3
+server, of which a tenth of all requests fails, and takes backups under faults (no links are cut
+then). With SHARDS it is a sharded cluster of so many shards (see `tests.soak.sharded`). Prints a
+line a round and the sum at the end; the exit status is 1 if anything was not restored exactly, or
+left behind (a lease, an operation, a collection, an object, an upload).
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ from tests.support.mongod import HERE, Machine, ReplicaSet, SetOptions
 from tests.support.mongod.options import Member
 from tests.support.network import Network, entering, environment_inside, hindrance, is_inside
 from tests.support.reaper import REAPER
+from tests.support.s3_repository import S3Repository
+from tests.support.servers.background import Background
 
 NODES = 3
+_FAILING = 0.1
+"""The share of requests to S3 that fails all the time."""
 
 
 def main() -> int:
@@ -41,7 +46,7 @@ def main() -> int:
     minutes = float(os.environ.get("MINUTES") or 30)
     first = int(os.environ.get("SEED") or random.randrange(2**31))
     shards = int(os.environ.get("SHARDS") or 0)
-    if not is_inside() and entering():
+    if not _on_s3() and not is_inside() and entering():
         command = [*entering(), sys.executable, "-m", "tests.soak"]
         os.execvpe(command[0], command, environment_inside())
     counts = Counts()
@@ -82,9 +87,18 @@ def _round(
     repository = REAPER.make_directory("tidelog-soak-") / "repository"
     try:
         clean(replset.client())
-        with Agents(replset, machine=machine) as agents:
+        with ExitStack() as stack:
+            agents = stack.enter_context(Agents(replset, machine=machine))
             scene = Scene(replset, agents, Ctl(replset.uri()), Path(repository))
-            scene.open()
+            s3 = None
+            if _on_s3():
+                background = stack.enter_context(Background())
+                s3 = S3Repository(background, repository.with_name("secrets"))
+                s3.configure(scene.ctl)
+                s3.storm(_FAILING)
+                scene.fill(25, seed)
+            else:
+                scene.open()
             scene.enable_pitr(2.0, "pitr.autoBase=true")
             prove_round(
                 scene,
@@ -96,8 +110,12 @@ def _round(
                 targets=int(os.environ.get("TARGETS") or 2),
                 storage_gone_s=float(os.environ.get("OUTAGE_S") or 20),
                 network=network,
+                storage_away=None if s3 is None else lambda: s3.away(_FAILING),
+                backs_up=s3 is not None and seed % 2 == 1,
             )
-            check_nothing_left(scene.client.admin, [scene.client], scene.ctl, scene.repository)
+            check_nothing_left(
+                scene.client.admin, [scene.client], scene.ctl, scene.repository, s3=s3
+            )
             forget(scene)
     except AssertionError as error:
         counts.failures.append(f"seed {seed}: {error}")
@@ -107,6 +125,10 @@ def _round(
                 counts.failures.append(f"seed {seed}: {node!r} died\n{node.epitaph()}")
                 node.start()
         REAPER.remove_directory(repository.parent)
+
+
+def _on_s3() -> bool:
+    return os.environ.get("STORAGE") == "s3"
 
 
 def _faults(network: Network | None) -> Mapping[str, float]:

@@ -8,8 +8,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -57,7 +57,9 @@ class Chaos:
         rest_s: tuple[float, float] = (1.0, 5.0),
         storage_gone_s: float = 20.0,
         network: Network | None = None,
+        storage_away: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
+        """`storage_away` is how the storage goes; without it `repository` is a directory."""
         self.seed = seed
         self.counts: Counter[str] = Counter()
         self._rng = random.Random(seed)
@@ -69,6 +71,7 @@ class Chaos:
         self._rest_s = rest_s
         self._storage_gone_s = storage_gone_s
         self._network = network
+        self._away = storage_away or self._renamed
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._unexpected: BaseException | None = None
@@ -233,8 +236,13 @@ class Chaos:
         self._replset.wait_healthy(90.0)
 
     def _storage_away(self) -> None:
+        with self._away():
+            self._stopping.wait(self._storage_gone_s)
+
+    @contextmanager
+    def _renamed(self) -> Iterator[None]:
         away = self._repository.with_name(f"{self._repository.name}.away")
         self._repository.rename(away)
-        self._stopping.wait(self._storage_gone_s)
+        yield
         assert not self._repository.exists(), "somebody made a repository where none was"
         away.rename(self._repository)

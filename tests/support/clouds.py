@@ -21,7 +21,7 @@ from tests.support.servers.azurite import ACCOUNT, CONTAINER, KEY, shared_azurit
 from tests.support.servers.background import Background
 from tests.support.servers.fake_gcs import BUCKET as GCS_BUCKET
 from tests.support.servers.fake_gcs import Front, shared_fake_gcs
-from tests.support.servers.proxy import Action, Cut, Proxy, Refuse, Seen
+from tests.support.servers.proxy import Action, Cut, LateLists, Proxy, Refuse, Seen
 from tests.support.servers.seaweedfs import AGENT, BUCKET, shared_seaweedfs
 from tests.support.servers.tokens import TokenService, private_key
 
@@ -38,7 +38,7 @@ class Cloud:
     def fail(self, share: float) -> None:
         """Let that share of all requests fail from now on."""
         assert self.proxy is not None, "its requests pass by no proxy"
-        self.proxy.script(_failing(share, random.Random(11)))
+        self.proxy.script(failing(share, random.Random(11)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Around:
         return self.background.enter(kind(url)) if self.by_proxy else None
 
 
-def _failing(share: float, rng: random.Random) -> Callable[[Seen], Action]:
+def failing(share: float, rng: random.Random) -> Callable[[Seen], Action]:
+    """Refuse that share of requests with 503, or cut them before or after they are carried out."""
+
     def decide(request: Seen) -> Action:
         if rng.random() >= share:
             return None
@@ -75,7 +77,7 @@ def _failing(share: float, rng: random.Random) -> Callable[[Seen], Action]:
 def s3(around: Around) -> Cloud:
     """SeaweedFS, by a key that may write in its bucket only."""
     server = shared_seaweedfs()
-    proxy = around.proxy(server.http)
+    proxy = around.proxy(server.http, LateLists)
     section = {
         "region": "us-east-1",
         "endpointUrl": proxy.url if proxy else server.http,

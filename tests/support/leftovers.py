@@ -18,6 +18,7 @@ import zstandard
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod.replset import Client
+from tests.support.s3_repository import S3Repository
 
 TERMINAL: Final = frozenset({"done", "failed", "cancelled"})
 QUIET_WITHIN_S: Final = 20.0
@@ -58,10 +59,10 @@ def check_quiet(admin: Any, clients: Iterable[Client], within_s: float = QUIET_W
     eventually(lambda: not left(), within_s, describe=lambda: f"left behind: {left()}")
 
 
-def sweep(admin: Any, ctl: Ctl, repository: Path) -> dict[str, Any]:
+def sweep(admin: Any, ctl: Ctl, repository: Path | None) -> dict[str, Any]:
     """Let two days pass for what is over or was never finished, and clean up; what that did."""
     long_ago = time.time() - _PASSED_MS / 1000
-    for path in repository.rglob(".tmp-*"):
+    for path in repository.rglob(".tmp-*") if repository is not None else ():
         os.utime(path, (long_ago, long_ago))
     admin.tidelogOperations.update_many(
         {"state": {"$in": sorted(TERMINAL)}},
@@ -93,13 +94,23 @@ def unnamed(repository: Path, *, with_slices: bool) -> list[str]:
 
 
 def check_nothing_left(
-    admin: Any, clients: Iterable[Client], ctl: Ctl, repository: Path, within_s: float = 90.0
+    admin: Any,
+    clients: Iterable[Client],
+    ctl: Ctl,
+    repository: Path,
+    within_s: float = 90.0,
+    *,
+    s3: S3Repository | None = None,
 ) -> None:
-    """After a storm: stop slicing, wait until all is quiet, sweep, and look at the storage."""
+    """After a storm: stop slicing, wait until all is quiet, sweep, and look at the storage: at the
+    directory `repository`, or at what lies on S3, uploads that nobody ended included."""
     ctl.ok("config", "--set", "pitr.enabled=false")
     check_quiet(admin, clients, within_s)
-    sweep(admin, ctl, repository)
-    left = unnamed(repository, with_slices=False)
+    if s3 is not None:
+        s3.sweep_uploads()
+    sweep(admin, ctl, repository if s3 is None else None)
+    left = unnamed(repository if s3 is None else s3.copy_to(repository), with_slices=False)
+    left += [f"an upload of {key}" for key in (s3.uploads() if s3 is not None else ())]
     assert not left, f"left behind after a sweep: {left}"
 
 

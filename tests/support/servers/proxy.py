@@ -200,6 +200,35 @@ class Proxy:
         return web.Response(status=500)
 
 
+class LateLists(Proxy):
+    """Before an S3 server: from `freeze` on each list is what it was when it was last asked for."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(upstream)
+        self._lists: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self.is_frozen = False
+        self.late = 0
+        """How many lists were answered from before."""
+
+    async def check(self, request: web.Request, body: bytes) -> web.StreamResponse | None:
+        """Lists are remembered."""
+        if request.query.get("list-type") != "2":
+            return None
+        known = self._lists.get(request.raw_path)
+        if known is None or not self.is_frozen:
+            passed = {name: value for name, value in request.headers.items() if _passes(name)}
+            url = URL(self._upstream + _path_of(request.raw_path), encoded=True)
+            async with self._client.get(url, headers=passed) as answer:
+                told = {name: value for name, value in answer.headers.items() if _passes(name)}
+                known = (await answer.read(), told)
+                if answer.status != web.HTTPOk.status_code:
+                    return web.Response(body=known[0], headers=told, status=answer.status)
+            self._lists[request.raw_path] = known
+        else:
+            self.late += 1
+        return web.Response(body=known[0], headers=known[1])
+
+
 def _path_of(target: str) -> str:
     """Who was told of a proxy names the host before the path."""
     return target if target.startswith("/") else "/" + target.split("/", 3)[3]
