@@ -8,7 +8,6 @@ as left behind a day after it was begun, by the server's own clock.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -54,7 +53,9 @@ async def _uploads(connection: Connection) -> AsyncIterator[tuple[str, str, floa
             "list_multipart_uploads", "list", None, Prefix=connection.name(""), **more
         )
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        if "date" not in headers:
+            return  # how old they are cannot be said
+        now = parsedate_to_datetime(headers["date"])
         for each in answer.get("Uploads", []):
             age_s = (now - each["Initiated"]).total_seconds()
             yield str(each["Key"]), str(each["UploadId"]), age_s
