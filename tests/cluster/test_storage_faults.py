@@ -35,7 +35,10 @@ def s3(scene: Scene, tmp_path: Path) -> Iterator[S3Repository]:
         scene.agents.stop()
 
 
-@pytest.mark.parametrize(("refusal", "reason"), [(DENIED, "AccessDenied"), (FULL, "Insufficient")])
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [(DENIED, "AccessDenied"), pytest.param(FULL, "Insufficient", marks=IN_FULL)],
+)
 def test_a_right_lost_or_a_full_storage_is_told_and_slicing_goes_on_when_it_is_mended(
     scene: Scene, s3: S3Repository, refusal: Refuse, reason: str
 ) -> None:
@@ -64,6 +67,7 @@ def test_a_right_lost_or_a_full_storage_is_told_and_slicing_goes_on_when_it_is_m
     )
 
 
+@IN_FULL
 def test_lists_that_are_behind_make_nothing_be_deleted_or_called_lost(
     scene: Scene, s3: S3Repository
 ) -> None:

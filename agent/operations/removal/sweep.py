@@ -31,7 +31,7 @@ from agent.archive.layout import (
     hold_prefix,
     slice_span_of,
 )
-from agent.errors import IntegrityError, NotFound
+from agent.errors import IntegrityError, NotFound, ObjectNotFound
 from agent.faults import fault_point
 from agent.operations.chains import archived_replsets
 from agent.operations.context import LeadContext
@@ -237,8 +237,8 @@ class Sweep:
                     continue
                 try:
                     header = await read_slice_header(self._storage, item)
-                except IntegrityError:
-                    continue  # whose it is cannot be said
+                except (IntegrityError, ObjectNotFound):
+                    continue  # whose it is cannot be said, or it is listed and gone
                 if header.get("op_id") == operation.id:
                     found.append(item.key)
         return found
