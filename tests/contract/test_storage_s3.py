@@ -28,9 +28,11 @@ from agent.storage.base import blocks, get_bytes, put_bytes
 from agent.storage.registry import StorageOptions, open_storage
 from agent.storage.retrying import RetryPolicy
 from agent.storage.s3.driver import S3Storage
+from agent.storage.s3.sessions import new_session
 from agent.storage.surroundings import Surroundings
 from agent.wire.storage_s3 import S3Settings
 from agent.wire.storage_settings import StorageSettings
+from tests.support.servers.moto import shared_moto
 from tests.support.servers.proxy import Action, Cut, Proxy, Refuse, Seen
 from tests.support.servers.seaweedfs import (
     BUCKET,
@@ -128,6 +130,41 @@ async def test_kms_and_its_key_are_named(proxy: Proxy, server: SeaweedFS) -> Non
         assert headers.get("x-amz-server-side-encryption-aws-kms-key-id") == key
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sseAlgorithm": "AES256"},
+        {"sseAlgorithm": "aws:kms"},
+        {"sseAlgorithm": "aws:kms", "kmsKeyID": "arn:aws:kms:us-east-1:123456789012:key/one"},
+    ],
+)
+async def test_what_is_stored_says_how_it_is_encrypted(asked: dict[str, str]) -> None:
+    """A26–A28, by a server that keeps it with each object: in one piece and in parts."""
+    url, login = shared_moto().url, Identity("a", "b").written()
+    settings = S3Settings.model_validate(
+        {"bucket": "encrypted", "prefix": secrets.token_hex(4), "region": "us-east-1"}
+        | {"endpointUrl": url, "credentials": login, "serverSideEncryption": asked}
+        | {"forcePathStyle": True, **SMALL}
+    )
+    client = new_session().create_client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    async with client as bare:
+        await bare.create_bucket(Bucket="encrypted")
+        async with opened(settings) as storage:
+            await put_bytes(storage, "small", b"x")
+            await storage.put("large", pieces(BODY))
+            assert await get_bytes(storage, "large") == BODY
+        for key in ("small", "large"):
+            told = await bare.head_object(Bucket="encrypted", Key=f"{settings.prefix}/{key}")
+            assert told["ServerSideEncryption"] == asked["sseAlgorithm"]
+            assert told.get("SSEKMSKeyId") == asked.get("kmsKeyID")
+
+
 async def test_a_customers_key_goes_with_each_call_and_is_needed_to_read(
     server: SeaweedFS,
 ) -> None:
@@ -148,6 +185,13 @@ async def test_a_customers_key_goes_with_each_call_and_is_needed_to_read(
     async with opened(server.settings(prefix, **tls)) as storage:
         with pytest.raises(TidelogError, match="small"):
             await get_bytes(storage, "small")
+    another = base64.b64encode(os.urandom(32)).decode()
+    with_another = tls | {"serverSideEncryption": {"sseCustomerKey": another}}
+    async with opened(server.settings(prefix, **with_another)) as storage:
+        with pytest.raises(TidelogError, match="cannot read 'small' in s3://") as refused:
+            await get_bytes(storage, "small")
+    assert "sseCustomerKey" in (refused.value.hint or "")
+    assert another not in f"{refused.value} {refused.value.hint}"
 
 
 async def test_a_customers_key_is_never_sent_in_clear(server: SeaweedFS) -> None:
