@@ -58,8 +58,8 @@ crash: bootstrap ## fail at every fault point in every way (an hour); POINTS=del
 		tests/unit/operations/test_lease_model.py)
 
 .PHONY: bench
-bench: bootstrap ## measure every path beside its limit; SCALE (1), ROUNDS (5); writes docs/performance.md
-	@$(PYTHON) -m bench --scale "$(or $(SCALE),1)" --rounds "$(or $(ROUNDS),5)" $(ARGS)
+bench: bootstrap ## measure every path beside its limit; SCALE (1), ROUNDS (3); writes docs/performance.md
+	@$(PYTHON) -m bench --scale "$(or $(SCALE),1)" --rounds "$(or $(ROUNDS),3)" $(ARGS)
 
 .PHONY: check
 check: bootstrap lint format-check types layers unit ## all that has to be green before a commit, in under a minute

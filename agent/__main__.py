@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; answers the exit status."""
     given = _parser().parse_args(arguments)
     keep_few_arenas()
+    # What is imported stays: no use in looking through it for garbage, which holds the event loop.
+    gc.freeze()
     sink = EventSink(SystemClock())
     try:
         load = partial(local.load, given.config, os.environ, _overrides(given))

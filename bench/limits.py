@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ class Drained:
     """What a collection holds, as the server sent it."""
 
     namespace: str
-    buffers: list[bytes]
+    buffers: list[bytes] = field(repr=False)
+    """Not shown: asyncio formats what a coroutine answers when it ends, hundreds of MB here."""
 
 
 def with_node(uri: str, work: Callable[[Node], Coroutine[Any, Any, Any]]) -> Any:
@@ -67,27 +68,51 @@ async def drain(node: Node, database: str) -> tuple[float, list[Drained]]:
     return await _drain(node, database, keep), list(drained.values())
 
 
-async def drain_compressed(node: Node, database: str, level: int) -> float:
-    """The same, each batch compressed on whatever core is free while others are read. A server and
-    an agent that share their cores can do no better than this, whatever each could do alone."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+async def drain_compressed(node: Node, database: str, level: int, *, is_whole: bool) -> float:
+    """The same, each batch compressed on whatever core is free while others are read; in ranges, or
+    each collection whole, in natural order. A server and an agent that share their cores can do no
+    better than the better of these, whatever each could do alone."""
+    cores = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(cores)
     loop = asyncio.get_running_loop()
+    room = asyncio.Semaphore(2 * cores)
 
-    async def squeeze(_: str, documents: bytes) -> None:
-        await loop.run_in_executor(pool, _squeezed, documents, level)
+    async def squeeze(documents: bytes) -> None:
+        try:
+            await loop.run_in_executor(pool, _squeezed, documents, level)
+        finally:
+            room.release()
 
     with pool:
-        return await _drain(node, database, squeeze)
+        async with asyncio.TaskGroup() as group:
+
+            async def take(_: str, documents: bytes) -> None:
+                await room.acquire()
+                group.create_task(squeeze(documents))
+
+            begun = time.monotonic()
+            reading_s = await _drain(node, database, take, is_whole=is_whole)
+            planning_s = time.monotonic() - begun - reading_s
+        return time.monotonic() - begun - planning_s
 
 
-async def _drain(node: Node, database: str, take: Callable[[str, bytes], Awaitable[None]]) -> float:
+async def _drain(
+    node: Node,
+    database: str,
+    take: Callable[[str, bytes], Awaitable[None]],
+    *,
+    is_whole: bool = False,
+) -> float:
     at = (await node.hello()).majority
     jobs: list[tuple[str, Find]] = []
     listed = await node.command(database, {"listCollections": 1})
     for found in listed["cursor"]["firstBatch"]:
-        stats = await node.command(database, {"collStats": found["name"]})
         namespace = f"{database}.{found['name']}"
         uuid = bytes(found["info"]["uuid"]).hex()
+        if is_whole:
+            jobs.append((namespace, _find(namespace, uuid, at, None, None)))
+            continue
+        stats = await node.command(database, {"collStats": found["name"]})
         skip = documents_a_range(stats["size"], stats["count"], CHUNK)
         ranges = find_ranges(node, ns=namespace, uuid=uuid, read_at=at, skip=skip)
         async for low, high in ranges:

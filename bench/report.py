@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,29 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 Rows = list[dict[str, Any]]
 
 
-def write(name: str, rows: Rows, *, scale: float, rounds: int) -> None:
+@dataclass(frozen=True)
+class Run:
+    """How a scenario was run."""
+
+    scale: float
+    rounds: int
+    took_s: float
+
+
+def write(name: str, rows: Rows, run: Run) -> None:
     """Put a scenario's rows in place of its last ones; make the page's tables and charts anew."""
     kept: dict[str, dict[str, Any]] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     rounded = [{key: _rounded(value) for key, value in row.items()} for row in rows]
-    kept[name] = {"run": _machine(scale, rounds), "rows": rounded}
+    kept[name] = {"run": _machine(run), "rows": rounded}
     KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    parts = [f"### {each}\n\n{run['run']}\n\n{table(run['rows'])}" for each, run in kept.items()]
+    render(kept)
+
+
+def render(kept: dict[str, dict[str, Any]]) -> None:
+    """The page's tables and charts, of each scenario's last run."""
+    parts = [f"### {name}\n\n{one['run']}\n\n{table(one['rows'])}" for name, one in kept.items()]
     IMAGES.mkdir(exist_ok=True)
-    for image, drawn in _charts({each: run["rows"] for each, run in kept.items()}).items():
+    for image, drawn in _charts({each: one["rows"] for each, one in kept.items()}).items():
         (IMAGES / image).write_bytes(drawn)
         parts.append(f"![{image.removesuffix('.svg')}](images/{image})")
     page = PAGE.read_text()
@@ -63,7 +78,7 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _machine(scale: float, rounds: int) -> str:
+def _machine(run: Run) -> str:
     model = next(
         (
             line.partition(":")[2].strip()
@@ -76,8 +91,9 @@ def _machine(scale: float, rounds: int) -> str:
     return (
         f"Run of {datetime.now(UTC):%Y-%m-%d}: Tidelog {VERSION}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores ({model}), "
-        f"{memory_gib:.0f} GiB, scale {scale:g}, "
-        f"{rounds} alternating rounds (medians), load {os.getloadavg()[0]:.1f} at the end."
+        f"{memory_gib:.0f} GiB, scale {run.scale:g}, "
+        f"{run.rounds} alternating rounds (medians), {run.took_s:.0f} s in all, "
+        f"load {os.getloadavg()[0]:.1f} at the end."
     )
 
 
@@ -101,9 +117,9 @@ def _charts(results: dict[str, Rows]) -> dict[str, bytes]:
             chart.add(column, [(row["BSON MB"], row[column]) for row in rows])
         charts["growth-data.svg"] = chart.render()
     if rows := results.get("growth with the backups kept"):
-        chart = pygal.Line(style=CleanStyle, title="Growth with the backups kept", y_title="s")
-        chart.x_labels = [row["what"].partition(" ")[0] for row in rows]
-        for column in ("list s", "status s", "resync s", "delete of one s"):
-            chart.add(column, [row[column] for row in rows])
+        chart = pygal.XY(style=CleanStyle, title="Growth with the backups kept", x_title="backups")
+        kept = [int(row["what"].partition(" ")[0]) for row in rows]
+        for column in ("list s", "status s", "resync s", "cleanup s", "delete of one s"):
+            chart.add(column, list(zip(kept, [row[column] for row in rows], strict=True)))
         charts["growth-kept.svg"] = chart.render()
     return charts

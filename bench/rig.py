@@ -112,6 +112,11 @@ class Rig:
             )
         )
 
+    def inside_s(self, op_id: str) -> float:
+        """Seconds from the request of an operation to its end, by the server's clock."""
+        found = self.client.admin.tidelogOperations.find_one({"_id": op_id})
+        return float((found["finished_at"] - found["requested_at"]).total_seconds())
+
     def empty_repository(self) -> None:
         """Delete every backup, as its user would."""
         for backup in self.ask("list")["snapshots"]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 from bench import datasets, limits
@@ -23,6 +21,8 @@ from bench.rig import Measure, Rig
 Row = dict[str, Any]
 LEVEL = 1
 """zstd's, of a backup by default."""
+MOST_ROUNDS_OF_MANY = 2
+"""Of 20,000 collections: a restore takes minutes, and mongod does nearly all of it."""
 FEW_FILES = (
     "--wiredTigerEngineConfigString",
     "file_manager=(close_idle_time=3,close_scan_interval=1,close_handle_minimum=100)",
@@ -41,14 +41,16 @@ def backup_and_restore(scale: float, rounds: int) -> list[Row]:
         size = rig.client.bench.command("dbStats")["dataSize"]
         backups, restores, scans = list[Measure](), list[Measure](), list[Measure]()
         limit = defaultdict[str, list[float]](list)
-        stored = objects = 0
+        inside, stored, objects = list[float](), 0, 0
         for _ in range(rounds):
             with rig.measured() as cost:
                 limits.with_node(rig.uri, partial(limits.scan, database="bench"))
             scans.append(cost())
             with rig.measured() as cost:
-                name = rig.ask("backup", "--wait")["name"]
+                done = rig.ask("backup", "--wait")
             backups.append(cost())
+            inside.append(rig.inside_s(done["op_id"]))
+            name = done["name"]
             stored, objects = rig.stored()
             limit["copy"].append(limits.copy(rig.repository, rig.directory / "copy"))
             _raw_round(rig, limit)
@@ -58,16 +60,21 @@ def backup_and_restore(scale: float, rounds: int) -> list[Row]:
             rig.settle()
             rig.empty_repository()
         limit_s = {name: median(values) for name, values in limit.items()}
+        limit_s["both"] = min(limit_s["whole"], limit_s["ranges"])
         scan_cpu_s = median(scan.mongod_cpu_s for scan in scans)
         backup_cpu_s = median(backup.mongod_cpu_s for backup in backups)
         rows = [
             _row("backup of A+B", backups, size, limit_s["both"])
             | {
+                "request to done s": median(inside),
+                "ratio of that": over(median(inside), limit_s["both"]),
+                "in ranges s": limit_s["ranges"],
+                "in natural order s": limit_s["whole"],
                 "raw drain s": limit_s["drain"],
                 "compression s": limit_s["compression"],
                 "copy of the objects s": limit_s["copy"],
                 "mongod CPU of a serial scan s": scan_cpu_s,
-                "mongod CPU ratio": _over(backup_cpu_s, scan_cpu_s),
+                "mongod CPU ratio": over(backup_cpu_s, scan_cpu_s),
                 "stored MB": stored / 1e6,
                 "objects": objects,
             },
@@ -82,8 +89,9 @@ def _raw_round(rig: Rig, limit: dict[str, list[float]]) -> None:
     drain_s, drained = limits.with_node(rig.uri, partial(limits.drain, database="bench"))
     limit["drain"].append(drain_s)
     limit["compression"].append(limits.compress(drained, LEVEL))
-    both = partial(limits.drain_compressed, database="bench", level=LEVEL)
-    limit["both"].append(limits.with_node(rig.uri, both))
+    for is_whole in (False, True):
+        both = partial(limits.drain_compressed, database="bench", level=LEVEL, is_whole=is_whole)
+        limit["whole" if is_whole else "ranges"].append(limits.with_node(rig.uri, both))
     fill = partial(limits.fill, drained=drained, database="bare")
     limit["insert"].append(limits.with_node(rig.uri, fill))
     build = partial(limits.build_indexes, source="bench", database="bare")
@@ -99,7 +107,7 @@ def many_collections(scale: float, rounds: int) -> list[Row]:
         rig.settle()
         backups, restores = list[Measure](), list[Measure]()
         objects = 0
-        for _ in range(rounds):
+        for _ in range(min(rounds, MOST_ROUNDS_OF_MANY)):
             with rig.measured() as cost:
                 name = rig.ask("backup", "--wait")["name"]
             backups.append(cost())
@@ -114,6 +122,34 @@ def many_collections(scale: float, rounds: int) -> list[Row]:
             _row(f"backup of C, {count} collections", backups, size) | {"objects": objects},
             _row(f"restore of C, {count} collections", restores, size),
             *_peers(rig, size),
+        ]
+
+
+def moderate_collections(scale: float, rounds: int) -> list[Row]:
+    """Set A in twelve collections: none needs ranges, so mongod should spend little more than on a
+    scan; and the same in one collection."""
+    with Rig() as rig:
+        for number in range(12):
+            datasets.load_a(rig.client, scale / 12, f"docs{number:02d}", seed=number)
+        rig.settle()
+        size = rig.client.bench.command("dbStats")["dataSize"]
+        backups, scans = list[Measure](), list[Measure]()
+        for _ in range(rounds):
+            with rig.measured() as cost:
+                limits.with_node(rig.uri, partial(limits.scan, database="bench"))
+            scans.append(cost())
+            with rig.measured() as cost:
+                rig.ask("backup", "--wait")
+            backups.append(cost())
+            rig.empty_repository()
+        scan_s = median(scan.mongod_cpu_s for scan in scans)
+        row = _row("backup of A in 12 collections", backups, size)
+        return [
+            row
+            | {
+                "mongod CPU of a serial scan s": scan_s,
+                "mongod CPU ratio": over(row["mongod CPU s"], scan_s),
+            }
         ]
 
 
@@ -157,7 +193,7 @@ def replay(scale: float, rounds: int) -> list[Row]:
                 "operations/s": applied / median(replays),
                 "limit s": median(bare),
                 "limit": f"{sum(map(len, streams))} operations in bare batches",
-                "ratio": _over(median(replays), median(bare)),
+                "ratio": over(median(replays), median(bare)),
                 "agent CPU s": median(each.agent_cpu_s for each in costs),
                 "agent peak MiB": max(each.agent_peak_mib for each in costs),
             },
@@ -172,8 +208,7 @@ def control(scale: float, rounds: int) -> list[Row]:
             begun = time.monotonic()
             op_id = rig.ask("backup", "--wait")["op_id"]
             walls.append(time.monotonic() - begun)
-            found = rig.client.admin.tidelogOperations.find_one({"_id": op_id})
-            inside.append((found["finished_at"] - found["requested_at"]).total_seconds())
+            inside.append(rig.inside_s(op_id))
         rig.enable_pitr()
         time.sleep(5.0)
         idle_s = 30.0
@@ -197,52 +232,6 @@ def control(scale: float, rounds: int) -> list[Row]:
         ]
 
 
-def foreground(scale: float, rounds: int) -> list[Row]:
-    """What clients feel: p99 of a steady workload alone, while slicing runs, during a backup from
-    a secondary. Three nodes share this machine's cores, so this is the worst case."""
-    with Rig(3, cache_gb=1.0) as rig:
-        datasets.load_a(rig.client, scale / 4)
-        rig.settle()
-        alone = _latencies(rig, lambda: time.sleep(20))
-        rig.enable_pitr()
-        slicing = _latencies(rig, lambda: time.sleep(20))
-        rig.ask("config", "--set", "pitr.enabled=false")
-        time.sleep(3.0)
-        during = _latencies(rig, lambda: [rig.ask("backup", "--wait") for _ in range(2)])
-        again = _latencies(rig, lambda: time.sleep(20))
-        base = median([alone, again])
-        return [
-            {"what": "client p99, nothing runs", "ms": base, "between": f"{alone:.2f}–{again:.2f}"},
-            {"what": "client p99, slicing", "ms": slicing, "ratio": _over(slicing, base)},
-            {"what": "client p99, backups", "ms": during, "ratio": _over(during, base)},
-        ]
-
-
-def _latencies(rig: Rig, meanwhile: Callable[[], Any]) -> float:
-    """The 99th percentile in milliseconds of 200 updates a second while something else happens."""
-    taken: list[float] = []
-    ended = threading.Event()
-    collection = rig.replset.connect(rig.replset.uri()).foreground.rows
-
-    def work() -> None:
-        number = 0
-        while not ended.is_set():
-            begun = time.monotonic()
-            collection.update_one({"_id": number % 1000}, {"$inc": {"n": 1}}, upsert=True)
-            taken.append(time.monotonic() - begun)
-            number += 1
-            ended.wait(max(0.0, 0.005 - taken[-1]))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        meanwhile()
-    finally:
-        ended.set()
-        thread.join()
-    return quantiles(taken, n=100)[98] * 1000
-
-
 def _row(what: str, runs: list[Measure], size: int, limit_s: float | None = None) -> Row:
     wall = median(run.wall_s for run in runs)
     row: Row = {
@@ -256,7 +245,7 @@ def _row(what: str, runs: list[Measure], size: int, limit_s: float | None = None
         "rounds": len(runs),
     }
     if limit_s is not None:
-        row |= {"limit s": limit_s, "ratio": _over(wall, limit_s)}
+        row |= {"limit s": limit_s, "ratio": over(wall, limit_s)}
     return row
 
 
@@ -281,7 +270,8 @@ def _peer_row(peer: Peer, step: str, command: list[str], size: int) -> Row:
     }
 
 
-def _over(value: float, limit: float) -> float:
+def over(value: float, limit: float) -> float:
+    """Their ratio."""
     return value / limit if limit else float("nan")
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ctl.session import Session
 
 POLL_EVERY_S: Final = 0.25
+POLL_FIRST_S: Final = 0.0625
+SOON_S: Final = 1.0
+"""What is over within so long is told sooner."""
 LOOK_AROUND_EVERY_S: Final = 2.0
 PATIENCE_S: Final = 120.0
 """How long nobody may be there to carry the operation out, or to tell of it, before we give up."""
@@ -95,7 +98,7 @@ class _Watch:
                     f"the {label(self.operation)} is not over after {duration(now - started)}"
                     f" ({self.operation.state.value})"
                 )
-            await clock.sleep(POLL_EVERY_S)
+            await clock.sleep(POLL_FIRST_S if now - started < SOON_S else POLL_EVERY_S)
 
     async def _poll(self) -> None:
         try:

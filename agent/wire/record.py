@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """A frozen document. Unknown fields are ignored, so that versions can be mixed."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # Deferred: a process uses few of the kinds that it imports, and `ctl` has to start quickly.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, defer_build=True)
 
     def to_document(self) -> dict[str, Any]:
         """The document as stored, under its stored names (`_id`), without absent optionals."""
