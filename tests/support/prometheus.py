@@ -1,7 +1,7 @@
 """Prometheus itself, on loopback, with our rules and a clock that runs faster.
 
-Scrapes and evaluations come every second, and what the rules have to hold `for` is one evaluation,
-as in `deploy/prometheus`: only the seconds are shorter. Thresholds stay what they are.
+Scrapes and evaluations come twice a second, and what the rules have to hold `for` is one
+evaluation, as in `deploy/prometheus`: only the seconds are shorter. Thresholds stay what they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tests.support.eventually import eventually
 from tests.support.mongod.ports import free_port
 from tests.support.reaper import REAPER
 
-EVERY_S: Final = 1
+EVERY_S: Final = 0.5
+_EVERY: Final = f"{EVERY_S * 1000:.0f}ms"
 
 
 def program() -> str:
@@ -116,15 +117,15 @@ def _configuration(directory: Path, targets: Sequence[str], token: str) -> Path:
     (directory / "token").write_text(token)
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
-        group["interval"] = f"{EVERY_S}s"
+        group["interval"] = _EVERY
         for rule in group["rules"]:
             assert rule["for"] == "15s", "one evaluation"
-            rule["for"] = f"{EVERY_S}s"
+            rule["for"] = _EVERY
     (directory / RULES.name).write_text(yaml.safe_dump(rules))
     written = yaml.safe_load(RULES.with_name("prometheus.yml").read_text())
     written["global"] = {
-        "scrape_interval": f"{EVERY_S}s",
-        "evaluation_interval": f"{EVERY_S}s",
+        "scrape_interval": _EVERY,
+        "evaluation_interval": _EVERY,
     }
     (job,) = written["scrape_configs"]
     job["authorization"]["credentials_file"] = str(directory / "token")

@@ -57,41 +57,47 @@ def change(scene: Scene, *settings: str) -> None:
 def test_what_breaks_is_told_and_what_is_mended_falls_silent(
     scene: Scene, watching: Prometheus
 ) -> None:
-    told(watching, "TidelogNotRestorable")
+    (agent,) = scene.agents.all
     scene.fill(1)
     scene.enable_pitr(1.0)
-    told(watching, "TidelogBaseMissing")
+    told(watching, "TidelogNotRestorable", "TidelogBaseMissing")
     name = scene.backup()["name"]
     scene.client.shop.orders.insert_one({"_id": 1})
     watching.wait_silent()
 
-    change(scene, "notify.maxAge=1s")
-    told(watching, "TidelogBackupTooOld")
-    change(scene, "notify.maxAge=1d")
-
-    hook = "notify.webhooks.oncall"
-    change(scene, f"{hook}.url=http://127.0.0.1:{free_port()}/", f"{hook}.events=success,failure")
-
     aside = scene.repository.with_name("aside")
     scene.repository.rename(aside)
     scene.client.shop.orders.insert_one({"_id": 2})
+    hook = "notify.webhooks.oncall"
+    url = f"{hook}.url=http://127.0.0.1:{free_port()}/"
+    change(scene, "notify.maxAge=1s", url, f"{hook}.events=success,failure")
     assert scene.ctl.run("backup", "--wait").status in (1, 3)
-    told(watching, "TidelogBackupFailed", "TidelogArchivingError", "TidelogWebhookFailing")
+    told(
+        watching,
+        "TidelogArchivingError",
+        "TidelogBackupFailed",
+        "TidelogBackupTooOld",
+        "TidelogStorageFailing",
+        "TidelogStorageUnusable",
+        "TidelogWebhookFailing",
+    )
     aside.rename(scene.repository)
-    scene.ctl.ok("config", "--unset", hook)
+    scene.ctl.ok("config", "--unset", hook, "--set", "notify.maxAge=1d")
 
     path = scene.repository / sorted(chunk_keys(scene.manifest(name)))[0]
     shutil.copy(path, aside)
     truncate(path)
     assert scene.ctl.run("verify", "--wait").status == 1
-    told(watching, "TidelogBackupHarmed")
+    change(scene, f"pitr.priority={{{agent.node.host}: 0}}")
+    told(watching, "TidelogBackupHarmed", "TidelogNobodyArchives")
     shutil.copy(aside, path)
+    scene.ctl.ok("config", "--unset", "pitr.priority")
     scene.ctl.ok("verify", "--wait")
+
     scene.backup()
     # How often a webhook failed is counted over five minutes.
     watching.wait_silent(60, but={"TidelogWebhookFailing"})
 
-    (agent,) = scene.agents.all
     agent.kill()
     told(watching, "TidelogAgentDown", "TidelogAllAgentsDown")
     agent.start()
