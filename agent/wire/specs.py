@@ -67,6 +67,7 @@ class OplogReplaySpec(Record):
     start: OpTime
     end: OpTime
     replset_remapping: dict[str, str] = Field(default_factory=dict)
+    dry_run: bool = False
 
 
 class DeleteBackupSpec(Record):

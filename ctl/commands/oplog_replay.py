@@ -10,8 +10,14 @@ from agent.wire.operations import Kind, Operation
 from agent.wire.optime import parse_target
 from agent.wire.specs import OplogReplaySpec
 from ctl.invocation import Invocation, Result, pass_invocation
-from ctl.options import global_options, remapping_option, wait_options, yes_option
-from ctl.render import optime
+from ctl.options import (
+    dry_run_option,
+    global_options,
+    remapping_option,
+    wait_options,
+    yes_option,
+)
+from ctl.render import as_yaml, optime
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--start", required=True, metavar="T", help="From after this moment.")
 @click.option("--end", required=True, metavar="T", help="To this moment, inclusive.")
 @remapping_option
+@dry_run_option
 @yes_option
 @wait_options
 @global_options
@@ -33,6 +40,7 @@ def command(
     start: str,
     end: str,
     replset_remapping: dict[str, str] | None,
+    dry_run: bool,
     yes: bool,
     wait: bool,
     wait_time: float | None,
@@ -46,21 +54,32 @@ def command(
         start=parse_target(start),
         end=parse_target(end),
         replset_remapping=replset_remapping or {},
+        dry_run=dry_run,
     )
 
     async def run(session: Session) -> Result:
         words = f"The oplog from {optime(spec.start)} to {optime(spec.end)} will be applied here."
-        if not session.output.confirm(words, "Replay?", yes=yes):
+        if not dry_run and not session.output.confirm(words, "Replay?", yes=yes):
             return Result({"status": "declined"}, "nothing was replayed")
         operation = await submit(session, Kind.OPLOG_REPLAY, spec)
-        operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
+        # The plan is all that a dry run is for.
+        operation = await carry_out(session, operation, wait=wait or dry_run, wait_time_s=wait_time)
         return _result(operation, spec)
 
     invocation.perform(run)
 
 
 def _result(operation: Operation, spec: OplogReplaySpec) -> Result:
-    data: dict[str, Any] = {
+    if spec.dry_run and operation.state.is_terminal:
+        plan = operation.result.get("plan", {})
+        data: dict[str, Any] = {
+            **brief(operation),
+            "start": spec.start.to_json(),
+            "dry_run": True,
+            "plan": plan,
+        }
+        return Result(data, f"Nothing was changed; the replay would do this:\n{as_yaml(plan)}")
+    data = {
         **brief(operation),
         "start": spec.start.to_json(),
         "restored_to": spec.end.to_json(),

@@ -74,6 +74,12 @@ def test_a_span_brings_a_restored_backup_to_the_later_moment(
     assert diff(wanted, fingerprint(client)), "the restore alone must not be enough"
     start, end = base["last_write"], f"{moment.time},{moment.inc}"
     span = ("--start", f"{start['T']},{start['I']}", "--end", end)
+    restored = fingerprint(client)
+    (planned,) = ctl_one.ok("oplog-replay", *span, "--dry-run")["plan"]["replsets"]
+    assert planned["restored_to"] == {"T": moment.time, "I": moment.inc}
+    assert planned["slices"] >= 1
+    assert planned["operations"] > 400
+    assert diff(restored, fingerprint(client)) == [], "a dry run changes nothing"
     ctl_one.ok("oplog-replay", *span, "--wait", "--yes", within_s=WITHIN_S)
     assert diff(wanted, fingerprint(client)) == []
 

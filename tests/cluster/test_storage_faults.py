@@ -106,7 +106,7 @@ def test_a_storm_of_refusals_costs_time_and_nothing_else(scene: Scene, s3: S3Rep
     scene.client.shop.late.insert_many([{"_id": number} for number in range(100)])
     begun = scene.begin("backup")
     with s3.away(after=0.3):
-        eventually(lambda: _trouble(scene), 60.0)
+        eventually(lambda: _trouble(scene), 60.0, describe=scene.agents.log_tails)
     scene.wait_done(begun)
     expected, at = scene.fingerprint(), now(scene)
     scene.client.drop_database("shop")
@@ -129,7 +129,7 @@ def test_a_storage_that_is_down_longer_than_the_oplog_reaches_is_a_gap_and_a_new
     (first,) = eventually(lambda: scene.ctl.ok("list")["snapshots"], 60.0)
     with s3.away():
         scene.client.shop.orders.insert_one({"_id": 1})
-        eventually(lambda: _trouble(scene), 60.0)
+        eventually(lambda: _trouble(scene), 60.0, describe=scene.agents.log_tails)
         roll_over(scene)
     (gap,) = eventually(scene.gaps, 90.0, describe=scene.agents.log_tails)
     assert gap["cause"] == "oplog rolled over"

@@ -339,7 +339,11 @@ COMMANDS: Final[dict[str, Shape]] = {
         ],
     ),
     "logs": (["@event"], "@event"),
-    "oplog-replay": ({**ASKED, "replsets?": ["@part"], "*": "anything"}, DECLINED),
+    "oplog-replay": (
+        {**ASKED, "replsets?": ["@part"], "*": "anything"},
+        {**ASKED, "start": "@optime", "dry_run": "truth", "plan": {"*": "anything"}},
+        DECLINED,
+    ),
     "policy": (
         {"policy": {"*": "anything"}, "runs": ["@run"]},
         {

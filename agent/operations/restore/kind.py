@@ -20,9 +20,9 @@ from agent.operations.context import LeadContext, PartContext, Services
 from agent.operations.copies import known_backup, opened, profile_of
 from agent.operations.removal.plan import check_not_doomed
 from agent.operations.restore.assigning import assign
-from agent.operations.restore.catalogue import base_catalogue
 from agent.operations.restore.cluster import check_cluster, find_unfinished
 from agent.operations.restore.deciding import EVIDENCE, pin_evidence
+from agent.operations.restore.describing import describe
 from agent.operations.restore.ending import UNFINISHED
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.plan import (
@@ -33,13 +33,10 @@ from agent.operations.restore.plan import (
     read_manifest,
 )
 from agent.operations.restore.preflight import (
-    Item,
     check_commands,
     check_slices,
-    find_objects,
-    wanted_objects,
 )
-from agent.operations.restore.selecting import check_found, resolve, scope_of
+from agent.operations.restore.selecting import check_found, scope_of
 from agent.operations.restore.work import RestoreWork
 from agent.storage.base import Storage
 from agent.storage.routed import Routed
@@ -52,8 +49,6 @@ from agent.wire.topology import Topology
 
 PROFILE: Final = "profile"
 """Field of the result: where the backup is taken from, chosen once."""
-LOAD_BYTES_A_S = 20 << 20
-OPERATIONS_A_S = 20_000
 
 
 class RestoreKind:
@@ -240,35 +235,3 @@ async def _idle_until(services: Services, replset: str, reached: OpTime) -> OpTi
     runs = await services.runs.runs(replset)
     found = [run.covered_until for run in runs if run.start <= reached and run.end <= reached]
     return max(found, default=None)
-
-
-def estimated_s(load_bytes: int, operations: int) -> int:
-    """About how long loading and replaying takes on a small server, in seconds; index builds come
-    on top. Rates measured on two cores shared with mongod (docs/operations.md)."""
-    return 1 + load_bytes // LOAD_BYTES_A_S + operations // OPERATIONS_A_S
-
-
-async def describe(storage: Storage, spec: RestoreSpec, target: str, plan: Plan) -> dict[str, Any]:
-    """One replica set's plan, for people; proves that every object is there."""
-    scope = await resolve(storage, plan, scope_of(spec, plan))
-    objects = wanted_objects(plan.manifest, scope)
-    items: list[Item] = [*objects, *plan.slices]
-    await find_objects(storage, items)
-    catalogue = base_catalogue(plan.manifest, scope)
-    wanted = {collection.uuid.hex() for collection in catalogue}
-    segments = [s for item in objects for s in item.segments if s.uuid in wanted]
-    return {
-        "replset": target,
-        "from": None if plan.share is None else plan.share.replset,
-        "restored_to": plan.until.to_json(),
-        "collections": len(catalogue),
-        "documents": sum(segment.count for segment in segments),
-        "bytes": sum(segment.length for segment in segments),
-        "stored_bytes": sum(item.size_bytes for item in items),
-        "slices": len(plan.slices),
-        "operations": sum(item.count for item in plan.slices),
-        "estimated_s": estimated_s(
-            sum(segment.length for segment in segments), sum(item.count for item in plan.slices)
-        ),
-        "drops": "everything else" if scope.is_full else "what was named",
-    }

@@ -1,8 +1,7 @@
 """`ctl oplog-replay`: what was archived in a span, applied to the data as it is.
 
-The catalogue that a replay needs is that of the target here. A collection is found by the UUID it
-had at the source (a full restore keeps it), else by the name it had when the span first mentions
-it. What the target looked like at the beginning is stored in the repository before anything is
+The catalogue that a replay needs is that of the target here (`agent.operations.restore.beginning`).
+What the target looked like at the beginning is stored in the repository before anything is
 applied, since whoever takes over must begin with the same. Indexes exist while operations are
 applied, so these keep their order as a whole; index commands of the span take effect at the end.
 """
@@ -14,46 +13,35 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agent.archive.extended import to_extended
 from agent.archive.layout import replay_base_key
 from agent.archive.manifest import CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
 from agent.archive.vault import stored_name, write_for
 from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused, root_cause
 from agent.mongo.apply.probe import check_privileges
-from agent.mongo.catalogue import CatalogueRow, read_catalogue
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.removal.plan import check_not_doomed
+from agent.operations.restore.beginning import Beginning, beginning_at
 from agent.operations.restore.creating import create_marker
+from agent.operations.restore.describing import described_replay, source_of
 from agent.operations.restore.finishing import build_indexes, clean_up, drop_indexes, set_expiry
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.preflight import check_chain, check_commands, prove_objects
-from agent.operations.restore.reading import slice_entries
 from agent.operations.restore.replaying import replay
 from agent.operations.restore.state import Stage, State, StateKeeper
 from agent.operations.restore.timeline import begin_timeline
 from agent.operations.restore.work import BUILDERS, REPORT_EVERY_S
 from agent.replay.catalogue import Catalogue, Collection
-from agent.replay.entries import COMMAND, NO_UUID, NOOP, Entry, command_name, entries
 from agent.replay.scope import Scope
 from agent.storage.base import Storage
-from agent.wire.namespaces import Selection, is_archived
+from agent.wire.namespaces import Selection
 from agent.wire.operations import Kind, Operation
 from agent.wire.profiles import MAIN
-from agent.wire.record import Record
 from agent.wire.specs import OplogReplaySpec
 
 _SCOPE: Final = Scope(Selection(users_and_roles=False))
-
-
-class Beginning(Record):
-    """The collections of the target, under the UUIDs they have in the oplog."""
-
-    collections: tuple[CollectionEntry, ...]
-    target_uuids: dict[str, str]
-    """`{UUID in the oplog: UUID on the target}`."""
 
 
 class OplogReplayKind:
@@ -83,7 +71,7 @@ class OplogReplayKind:
         check_commands(slices)
         active = await lead.services.operations.active()
         check_not_doomed(active, backup=None, slices_after=spec.start)
-        return [target]
+        return [] if spec.dry_run else [target]
 
     async def advance(self, lead: LeadContext, operation: Operation) -> None:
         """Parts do not wait for each other."""
@@ -98,13 +86,24 @@ class OplogReplayKind:
             await storage.aclose()
 
     async def finish(self, lead: LeadContext, operation: Operation) -> dict[str, Any]:
-        """Nothing is published: the parts say what was done."""
+        """Nothing is published: the parts say what was done; or answer the plan that a dry run is
+        for."""
         spec = OplogReplaySpec.from_document(operation.spec)
-        return {"start": spec.start.to_json(), "restored_to": spec.end.to_json()}
+        span = {"start": spec.start.to_json(), "restored_to": spec.end.to_json()}
+        if not spec.dry_run:
+            return span
+        storage = await lead.services.open_storage(lead.settings, MAIN)
+        try:
+            node = lead.services.node
+            slices = await _slices(storage, spec, node.replset)
+            plan = await described_replay(node, storage, spec, slices)
+        finally:
+            await storage.aclose()
+        return {**span, "plan": {"replsets": [plan]}}
 
 
 async def _slices(storage: Storage, spec: OplogReplaySpec, target: str) -> tuple[SliceRef, ...]:
-    source = {t: s for s, t in spec.replset_remapping.items()}.get(target, target)
+    source = source_of(spec, target)
     return await further_slices(storage, source, since=spec.start, until=spec.end)
 
 
@@ -174,7 +173,7 @@ class _Work:
         try:
             await self._storage.stat(key)
         except ObjectNotFound:
-            found = await self._found(slices)
+            found = await beginning_at(self._part.services.node, self._storage, self._spec, slices)
             self._part.lease.check()
             try:
                 await put_json(self._storage, key, json.dumps(found.to_json()))
@@ -182,39 +181,6 @@ class _Work:
             except ObjectExists:
                 pass
         return Beginning.model_validate_json(await get_json(self._storage, key))
-
-    async def _found(self, slices: Sequence[SliceRef]) -> Beginning:
-        node = self._part.services.node
-        rows = await read_catalogue(node, (await node.hello()).majority)
-        by_uuid = {row.uuid: row for row in rows if is_archived(row.ns)}
-        by_name = {row.ns: row for row in by_uuid.values()}
-        targets = {uuid: uuid for uuid in by_uuid}
-        for uuid, ns in (await self._mentioned(slices)).items():
-            if uuid in by_uuid or not is_archived(ns):
-                continue
-            if ns not in by_name:
-                raise Refused(
-                    f"the oplog writes to {ns}, and there is no such collection here",
-                    hint="restore a backup from before the start of the span first",
-                )
-            targets.pop(by_name[ns].uuid, None)
-            targets[uuid] = by_name[ns].uuid
-        entries_found = [_entry(by_uuid[target], uuid) for uuid, target in targets.items()]
-        return Beginning(collections=tuple(entries_found), target_uuids=targets)
-
-    async def _mentioned(self, slices: Sequence[SliceRef]) -> dict[str, str]:
-        """The collections that the span writes to and does not create, by UUID, with the names
-        they have when they are first mentioned."""
-        found: dict[str, str] = {}
-        created: set[bytes] = set()
-        start, end = self._spec.start.pack(), self._spec.end.pack()
-        for item in slices:
-            for frame in await slice_entries(self._storage, item):
-                for entry in entries(frame):
-                    if start < entry.ts <= end:
-                        _mention(entry, found, created)
-                await asyncio.sleep(0)
-        return found
 
     def _job(self, beginning: Beginning, slices: Sequence[SliceRef]) -> Job:
         part, services = self._part, self._part.services
@@ -249,36 +215,6 @@ class _Work:
             pace=Pace(services.node, services.clock, services.governor),
             tally=self._tally,
         )
-
-
-def _mention(entry: Entry, found: dict[str, str], created: set[bytes]) -> None:
-    if entry.op == COMMAND:
-        name = command_name(entry)
-        if name == b"create":
-            created.add(entry.ui)
-        elif name == b"applyOps":
-            for operation in entry.command()["applyOps"]:
-                uuid = bytes(operation["ui"])
-                if operation["op"] == "c":
-                    # A transaction may create collections, too.
-                    if "create" in operation["o"]:
-                        created.add(uuid)
-                elif uuid not in created:
-                    found.setdefault(uuid.hex(), operation["ns"])
-        return
-    if entry.op == NOOP or entry.ui == NO_UUID:
-        return
-    if entry.ui not in created:
-        found.setdefault(entry.ui.hex(), entry.ns.decode())
-
-
-def _entry(row: CatalogueRow, uuid: str) -> CollectionEntry:
-    return CollectionEntry(
-        ns=row.ns,
-        uuid=uuid,
-        options=to_extended(row.options),
-        indexes=tuple(to_extended(spec) for spec in row.indexes),
-    )
 
 
 def _indexes(entry: CollectionEntry) -> dict[str, dict[str, Any]]:
