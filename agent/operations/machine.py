@@ -30,8 +30,7 @@ from agent.errors import (
 )
 from agent.wire.operations import ErrorRecord, Operation, State
 
-MAX_ATTEMPTS: Final = 8
-"""With what is waited between them, a storage or a network may be away for a minute and a half."""
+MAX_ATTEMPTS: Final = 5
 LONGEST_BACKOFF_S: Final = 30.0
 _WRITE_RETRY_S: Final = 0.1
 _LONGEST_WRITE_RETRY_S: Final = 1.0

@@ -161,7 +161,7 @@ class Slicer:
             marker = await claimed(services, settings, MAIN, storage)
             await write_for(storage, "pitr", self._replset)
             run = await self._runs.continued(settings, storage, held, marker.repository_id)
-            await services.runs.note_trouble(self._replset, None)
+            await self._arrears.begun()
             self._has_run = True
             await self._slice(_Turn(held, settings, version, storage, run))
         await self._commands.wake()
@@ -211,7 +211,7 @@ class Slicer:
             turn.held.check()
             asked = clock.monotonic()
             try:
-                await archiver.read()
+                await self._arrears.in_step(archiver.read)
             except (OplogOverrun, OplogForked) as error:
                 epoch = turn.held.epoch
                 turn.run = await self._runs.broken(turn.settings, turn.run, epoch, error)
@@ -223,7 +223,7 @@ class Slicer:
                 turn.settings.pitr.oplog_span_s if archiver.pending_matters else self._idle_span_s
             )
             if now - began >= span:
-                await archiver.close()
+                await self._arrears.in_step(archiver.close)
                 began = asked
             if now - looked >= CONTROL_EVERY_S or self._wakeup.is_set:
                 looked = now
@@ -235,10 +235,10 @@ class Slicer:
                 elif low is not None:
                     await self._note(turn, error=low)
                 if await self._should_end(turn):
-                    await archiver.close()
+                    await self._arrears.in_step(archiver.close)
                     return
                 if successor := self._succession.successor(await self._candidates(turn.settings)):
-                    await archiver.close()
+                    await self._arrears.in_step(archiver.close)
                     self._succession.leave()
                     log.info("slicer.handed_over", replset=self._replset, to=successor)
                     return
@@ -272,6 +272,7 @@ class Slicer:
                 ref.key, ref.sha256, ref.end, ref.end_term, ref.size_bytes
             )
             await self._services.runs.save(turn.run)
+            await self._arrears.got_on()
             await fault_point("oplog.run_recorded")
 
         return OplogArchiver(

@@ -109,7 +109,7 @@ class SliceRuns:
             await self._collection.update_one({"_id": identity}, whole, upsert=True)
 
     async def note_trouble(self, replset: str, error: str | None) -> None:
-        """Say why slicing of a replica set cannot begin; None where it has begun."""
+        """Say why slicing of a replica set cannot begin, or stands still; None where it goes on."""
         identity = f"{_TROUBLE}/{replset}"
         with translated(f"noting why {replset} is not sliced"):
             if error is None:
@@ -121,7 +121,7 @@ class SliceRuns:
             )
 
     async def troubles(self) -> dict[str, str]:
-        """Why slicing cannot begin, by replica set."""
+        """Why slicing cannot begin or stands still, by replica set."""
         with translated("reading why nothing is sliced"):
             rows = await self._collection.find({"kind": _TROUBLE}).sort("_id", 1).to_list(None)
         return {row["replset"]: row["error"] for row in rows}

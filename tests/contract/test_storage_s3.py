@@ -85,7 +85,7 @@ async def pieces(body: bytes) -> AsyncIterator[bytes]:
 async def uploads(server: SeaweedFS, prefix: str) -> list[str]:
     async with server.client() as client:
         found = await client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)
-    return [each["Key"] for each in found.get("Uploads", [])]
+    return sorted(each["Key"] for each in found.get("Uploads", []))
 
 
 def nth(operation: str, *which: int, action: Action) -> Callable[[Seen], Action]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,10 +10,11 @@ import pytest
 
 from agent.errors import LeaseLost, NodeUnavailable, StorageUnavailable
 from agent.operations import arrears
-from agent.operations.arrears import Arrears
+from agent.operations.arrears import STANDSTILL_S, Arrears
 from agent.operations.context import Services
 from agent.wire.optime import OpTime
 from agent.wire.timelines import Run
+from tests.support.manual_clock import ManualClock
 
 NODE = "rs0/h1:27017"
 AWAY = StorageUnavailable("the storage is away")
@@ -55,7 +57,7 @@ def arrears_of(monkeypatch: pytest.MonkeyPatch, runs: FakeRuns, left: float | Ex
 
     monkeypatch.setattr(arrears, "window_left", window_left)
     node = SimpleNamespace(id=NODE, replset="rs0")
-    return Arrears(cast(Services, SimpleNamespace(node=node, runs=runs)))
+    return Arrears(cast(Services, SimpleNamespace(node=node, runs=runs, clock=ManualClock())))
 
 
 async def test_an_error_of_the_run_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +108,36 @@ async def test_a_low_window_is_told_though_nothing_failed(monkeypatch: pytest.Mo
     low = arrears_of(monkeypatch, FakeRuns(), 0.49)
     told = await low.low_window(run())
     assert told == "archiving is behind: 49% of the oplog's window is left"
+
+
+async def test_a_standstill_is_told_once_and_taken_back_when_it_gets_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs, gate = FakeRuns(run()), asyncio.Event()
+    told = arrears_of(monkeypatch, runs, 0.9)
+    clock = cast(ManualClock, told._services.clock)
+
+    async def step() -> None:
+        await gate.wait()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(told.in_step(step))
+        await clock.advance(STANDSTILL_S - 1)
+        await told.got_on()  # a slice was stored, another is under way
+        await clock.advance(STANDSTILL_S - 1)
+        assert runs.troubles == []
+        await clock.advance(2)
+        (words,) = runs.troubles
+        assert "stood still for 15 s" in str(words)
+        await clock.advance(10 * STANDSTILL_S)
+        assert runs.troubles == [words]
+        gate.set()
+    assert runs.troubles == [words, None]
+
+
+async def test_a_step_raises_what_it_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def step() -> None:
+        raise AWAY
+
+    with pytest.raises(StorageUnavailable, match="is away"):
+        await arrears_of(monkeypatch, FakeRuns(), 0.9).in_step(step)
