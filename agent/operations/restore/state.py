@@ -20,7 +20,7 @@ from agent.archive.layout import restore_key, touched_key
 from agent.archive.objects import put_text
 from agent.archive.vault import stored_name, write_for
 from agent.clock import Clock
-from agent.errors import Permanent, Transient
+from agent.errors import ConfigError, Permanent, Transient
 from agent.storage.base import Storage
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
@@ -155,6 +155,7 @@ class StateKeeper:
         try:
             await write_for(self._storage, "restore", self._name)
             await put_text(self._storage, stored_name(self._storage, key), text)
-        except (Transient, Permanent) as error:
-            # A repository that may only be read can be restored from.
+        except (Transient, Permanent, ConfigError) as error:
+            # A repository that may only be read can be restored from, and one whose first key is
+            # lost while another opens what is there.
             log.warning("restore.not_mirrored", error=str(error))

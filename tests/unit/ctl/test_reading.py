@@ -50,10 +50,18 @@ def test_list_in_text(ctl: Ctl) -> None:
     _fits(outcome)
     lines = outcome.out.splitlines()
     assert lines[1].split()[:2] == ["NAME", "SIZE"]
-    assert lines[2].startswith(f"  {OLD}  12.0 MiB  logical")
+    assert lines[2].startswith(f"  {OLD}  12.0 MiB  20")
+    assert "SELECTIVE" not in lines[1], "what would be the same of all is left out"
     assert f"  {NEW}: rs0" in lines
     assert ctl("list", "--size", "1", "-o", "json").json["snapshots"][0]["name"] == NEW
     assert ctl("list", "--profile", "other").code == 4, "there is no such profile"
+
+
+def test_a_column_is_shown_where_it_tells_backups_apart(ctl: Ctl) -> None:
+    ctl.world.backups = [backup(NEW), backup(OLD, ns=("a.b",))]
+    heads, old, new = ctl("list").out.splitlines()[1:4]
+    assert heads.split()[2] == "SELECTIVE"
+    assert (old.split()[3], new.split()[3]) == ("yes", "no")
 
 
 def test_list_of_restores_knows_operations_and_records(ctl: Ctl) -> None:
