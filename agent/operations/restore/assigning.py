@@ -83,13 +83,11 @@ def _place(
         return next(member for member in topology.members if member.is_config)
     found = topology.of(wanted or share.replset)
     if found is None:
-        sources = {other.replset for other in backup.replsets}
-        free = [m for m in topology.members if m.is_config == share.is_config]
-        best = next((m.replset for m in free if m.replset not in sources), None)
+        proposed = _proposed(backup, share, topology, remapping)
         hint = (
-            f"add --replset-remapping {best}={share.replset}"
-            if best is not None
-            else f"the cluster needs as many shards as the backup has: {len(sources) - 1}"
+            f"add --replset-remapping {proposed}"
+            if proposed is not None
+            else f"the cluster needs as many shards as the backup has: {len(backup.replsets) - 1}"
         )
         raise Refused(
             f"the backup {backup.id} is of replica set {share.replset}, and there is no "
@@ -97,3 +95,19 @@ def _place(
             hint=hint,
         )
     return found
+
+
+def _proposed(
+    backup: Backup, share: ReplsetPart, topology: Topology, remapping: Mapping[str, str]
+) -> str | None:
+    """The whole flag that gives every replica set of this kind a place; None where they are too
+    few."""
+    sources = [other.replset for other in backup.replsets if other.is_config == share.is_config]
+    here = [m.replset for m in topology.members if m.is_config == share.is_config]
+    placed = {source: to for source, to in remapping.items() if to in here}
+    missing = [s for s in sources if s not in placed and (s in remapping or s not in here)]
+    free = [name for name in here if name not in sources and name not in placed.values()]
+    if len(free) < len(missing):
+        return None
+    pairs = placed | dict(zip(missing, free, strict=False))
+    return ",".join(f"{to}={source}" for source, to in pairs.items())

@@ -111,7 +111,25 @@ def test_what_does_not_fit_is_refused_by_name(
         assign(backup(*shares), there, remapping)
 
 
-def test_the_hint_of_another_name_is_the_flag_to_give() -> None:
+@pytest.mark.parametrize(
+    ("shares", "there", "remapping", "hint"),
+    [
+        ((CFG, A), {"s0": "rs-x"}, {}, "add --replset-remapping rs-x=rs-a"),
+        ((CFG, A, B), {"s0": "x", "s1": "y"}, {}, "add --replset-remapping x=rs-a,y=rs-b"),
+        (
+            (CFG, A, B),
+            {"s0": "x", "s1": "y"},
+            {"rs-a": "y"},
+            "add --replset-remapping y=rs-a,x=rs-b",
+        ),
+        ((CFG, A, B), {"s0": "rs-a", "s1": "y"}, {}, "add --replset-remapping y=rs-b"),
+        ((CFG, A), {"s0": "x"}, {"rs-a": "nowhere"}, "add --replset-remapping x=rs-a"),
+        ((CFG, A, B), {"s0": "x"}, {}, "the cluster needs as many shards as the backup has: 2"),
+    ],
+)
+def test_the_hint_of_other_names_is_the_whole_flag_to_give(
+    shares: tuple[ReplsetPart, ...], there: dict[str, str], remapping: dict[str, str], hint: str
+) -> None:
     with pytest.raises(Refused) as refused:
-        assign(backup(CFG, A), cluster("cfg", s0="rs-x"), {})
-    assert refused.value.hint == "add --replset-remapping rs-x=rs-a"
+        assign(backup(*shares), cluster("cfg", **there), remapping)
+    assert refused.value.hint == hint
