@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,11 +17,11 @@ from agent.operations.restore.plan import Plan, nothing
 from agent.operations.scratch.restoring import Restored, Scratch
 from agent.operations.verification import proving
 from agent.operations.verification.asking import ALL, Share, recorded
-from agent.wire.backups import Backup, ReplsetPart
 from agent.wire.operations import Progress
 from agent.wire.optime import OpTime
 from agent.wire.topology import Member, Topology
 from agent.wire.verdicts import Verdict
+from tests.unit.operations.repositories import backup_document
 
 AT = OpTime(T=1, I=1)
 MEMBERS = (
@@ -60,23 +59,7 @@ class Servers:
 
 
 def plans() -> list[Plan]:
-    backup = Backup(
-        id="b",
-        op_id="o",
-        format_version=1,
-        repository_id="r",
-        cluster_id="c",
-        mongodb_version="6.0.0",
-        fcv="6.0",
-        tidelog_version="0",
-        first_write=AT,
-        last_write=AT,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        compression="zstd:1",
-        replsets=cast(tuple[ReplsetPart, ...], ()),
-        size_bytes=0,
-        size_uncompressed_bytes=0,
-    )
+    backup = backup_document("b", "o")
     return [nothing(backup, member, Topology(members=MEMBERS), AT) for member in MEMBERS]
 
 

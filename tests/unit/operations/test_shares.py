@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from agent.operations.exporting.shares import ClusterShare, Tables, described
 from agent.operations.restore.plan import nothing
-from agent.wire.backups import Backup
 from agent.wire.optime import OpTime
 from agent.wire.topology import Member, Topology
+from tests.unit.operations.repositories import backup_document
 
 AT = OpTime(T=1, I=1)
 CONFIG = Member(replset="cfg", is_config=True)
@@ -19,23 +17,7 @@ TABLES = Tables(primaries={"app": "s1"}, owners={"app.events": "s0"})
 
 
 def share(member: Member) -> ClusterShare:
-    backup = Backup(
-        id="b",
-        op_id="o",
-        format_version=1,
-        repository_id="r",
-        cluster_id="c",
-        mongodb_version="6.0.0",
-        fcv="6.0",
-        tidelog_version="0",
-        first_write=AT,
-        last_write=AT,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        compression="zstd:1",
-        replsets=(),
-        size_bytes=0,
-        size_uncompressed_bytes=0,
-    )
+    backup = backup_document("b", "o")
     topology = Topology(members=(CONFIG, *SHARDS.values()))
     return ClusterShare(nothing(backup, member, topology, AT), TABLES)
 
