@@ -73,7 +73,7 @@ class Runner:
         self._wakeup = wakeup
         self._may_lead = services.node.replset == lead_replset
         self._board = Board()
-        self._sessions: set[str] = set()
+        self._sessions: dict[str, Bid] = {}
         self._failed_here: set[tuple[str, str]] = set()
         self._seen_at: dict[str, float] = {}
         self._pruned_at = services.clock.monotonic()
@@ -86,12 +86,13 @@ class Runner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs here."""
-        return not self._sessions
+        """Whether nothing runs here that another agent would have to begin anew."""
+        return not any(self._is_at_work(bid) for bid in self._sessions.values())
 
     def drain(self) -> None:
-        """Begin nothing new."""
+        """Begin nothing new; whoever waits to bid gives that up."""
         self._is_draining = True
+        self._wakeup.wake()
 
     async def run(self) -> None:
         """Look at each wake-up, for ever."""
@@ -114,7 +115,7 @@ class Runner:
             if self._may_lead:
                 await self._promote(operations)
             for bid in self._bids(operations, held):
-                self._sessions.add(bid.scope)
+                self._sessions[bid.scope] = bid
                 group.create_task(self._session(bid), name=f"bid {bid.scope}")
         await self._prune(operations)
 
@@ -170,7 +171,7 @@ class Runner:
         try:
             await quietly(lambda: self._bid(bid), what=f"{bid.scope} of {bid.operation.id}")
         finally:
-            self._sessions.discard(bid.scope)
+            del self._sessions[bid.scope]
             self._wakeup.wake()
 
     async def _bid(self, bid: Bid) -> None:
@@ -208,7 +209,7 @@ class Runner:
             if self._board.look > look and not self._is_wanted(bid):
                 return False
             look = self._board.look
-        return True
+        return not self._is_draining
 
     async def _is_able(self, bid: Bid) -> bool:
         """Whether the node is what the registry, some seconds ago, said that it was."""
@@ -220,8 +221,9 @@ class Runner:
             return False
 
     def _is_wanted(self, bid: Bid) -> bool:
-        """Whether it is still to be done, and nobody does it."""
-        return bid.operation.id in self._board.operations and bid.scope not in self._board.held
+        """Whether it is still to be done, by an agent that stays, and nobody does it."""
+        is_open = bid.operation.id in self._board.operations and bid.scope not in self._board.held
+        return is_open and not self._is_draining
 
     async def _delay_s(self, bid: Bid) -> float | None:
         """How long to wait before bidding; `None` if this node must not."""
@@ -248,6 +250,14 @@ class Runner:
         kind = self._kinds[bid.operation.kind]
         async with hold(self._services.leases, lease, self._services.clock) as held:
             await Worker(self._services, kind, self._board, held, bid.operation).run()
+
+    def _is_at_work(self, bid: Bid) -> bool:
+        """Unlike one that leads and waits for what workers of other agents do, which anybody goes
+        on with at once."""
+        if bid.carry_out == self._work:
+            return True
+        operation = self._board.operations.get(bid.operation.id, bid.operation)
+        return all(part.state.is_terminal for part in operation.parts)
 
     def _next_lapse_s(self) -> float | None:
         """When the first of the held leases lapses unless it is renewed: worth a look."""

@@ -150,7 +150,8 @@ class Slicer:
         order = rank(await self._candidates(settings))
         if services.node.id not in order:
             return
-        await services.clock.sleep(bid_delay_s(order.index(services.node.id)))
+        if await self._is_told_to_look_again(bid_delay_s(order.index(services.node.id))):
+            return
         lease = await services.leases.acquire(slicer_scope(self._replset), services.node.id)
         if lease is None:
             return
@@ -165,6 +166,12 @@ class Slicer:
             self._has_run = True
             await self._slice(_Turn(held, settings, version, storage, run))
         await self._commands.wake()
+
+    async def _is_told_to_look_again(self, within_s: float) -> bool:
+        """Whether something happens before it is this agent's moment to bid. Its place may be
+        another by then, and a bid by what was would take the lease from whoever is first now."""
+        await self._wakeup.wait(within_s)
+        return self._wakeup.is_set
 
     async def _is_held(self) -> bool:
         """Whether somebody slices; the next look is when that lapses, if nothing renews it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -20,7 +20,7 @@ from agent.wire.collections import OPERATIONS
 from agent.wire.nodes import Role
 from agent.wire.operations import Kind, Operation, Progress, State
 from agent.wire.settings import Settings, load_yaml
-from tests.integration.operations.fleet import FakeNode, Fleet
+from tests.integration.operations.fleet import FakeNode, Fleet, FleetAgent
 from tests.support.eventually import eventually_async
 from tests.support.mongod import ReplicaSet
 
@@ -450,6 +450,42 @@ async def test_an_agent_that_drains_begins_nothing_new(fleet: Fleet) -> None:
     assert (await fleet.operations.get(op.id)).state is State.REQUESTED
     await fleet.start(FakeNode(B))
     assert (await fleet.over(op)).result == {"finished": B}
+
+
+async def test_an_agent_that_drains_does_not_wait_for_its_next_attempt(fleet: Fleet) -> None:
+    """After the third it would be four seconds, after the fifth sixteen."""
+    (agent,) = await fleet.start(FakeNode(A))
+    fleet.script.errors["work"] = [StorageUnavailable(f"away {n}") for n in range(3)]
+    await fleet.submit()
+    await fleet.script.reach("work", 3)
+    agent.runner.drain()
+    await eventually_async(_idle(agent), within_s=1.0)
+
+
+async def test_an_agent_that_drains_ends_its_work_and_leaves_leading_to_others(
+    fleet: Fleet,
+) -> None:
+    fleet.script.replsets = ["two"]
+    fleet.script.gate("work")
+    lead, worker = await fleet.start(FakeNode(A), FakeNode(B, "two"))
+    op = await fleet.submit()
+    await fleet.script.reach("work")
+    for agent in (lead, worker):
+        agent.runner.drain()
+    await eventually_async(_idle(lead), within_s=1.0)
+    assert not worker.runner.is_idle
+    await lead.stop()
+    await fleet.start(FakeNode(P))
+    fleet.script.gates["work"].set()
+    assert (await fleet.over(op)).result == {"finished": P}
+    assert fleet.script.moments("work") == [(B, 1)]
+
+
+def _idle(agent: FleetAgent) -> Callable[[], Awaitable[bool]]:
+    async def is_idle() -> bool:
+        return agent.runner.is_idle
+
+    return is_idle
 
 
 async def test_what_runs_beside_does_not_wait(one_node: ReplicaSet) -> None:
