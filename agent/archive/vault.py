@@ -8,37 +8,27 @@ says. And `agent.archive.objects` finds the keys here, to seal and open objects 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from agent.archive.envelope import is_encrypted
 from agent.archive.keyring import Custody, Keyring, Purpose
 from agent.archive.layout import ENCRYPTED
 from agent.errors import Refused
-from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.base import ObjectInfo, Storage
 from agent.storage.routed import Routed
+from agent.storage.wrapping import WrappingStorage
 
 _HOLDS_DATA: Final = re.compile(r"(chunks|slices|restores)/.*|backups/.*\.zst")
 """Keys of what must not be written in clear."""
 
 
-class VaultStorage:
+class VaultStorage(WrappingStorage):
     """See the module. Closing it closes the storage inside."""
 
     def __init__(self, inner: Storage, custody: Custody) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.keyring = Keyring(inner, custody)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """See `Storage`."""
-        return self._inner.capabilities
-
-    @property
-    def address(self) -> str:
-        """See `Storage`."""
-        return self._inner.address
 
     async def put(
         self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
@@ -49,34 +39,12 @@ class VaultStorage:
                 f"{key} is not encrypted, and the repository at {self.address} takes nothing else",
                 hint="'ctl encryption status' shows its policy, which cannot be taken back",
             )
-        return await self._inner.put(key, source, size_hint=size_hint)
-
-    def get(
-        self, key: str, *, offset: int = 0, length: int | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """See `Storage`."""
-        return self._inner.get(key, offset=offset, length=length)
-
-    async def stat(self, key: str) -> ObjectInfo:
-        """See `Storage`."""
-        return await self._inner.stat(key)
-
-    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
-        """See `Storage`."""
-        return self._inner.list(prefix, after=after)
-
-    async def delete(self, keys: Iterable[str]) -> None:
-        """See `Storage`."""
-        await self._inner.delete(keys)
-
-    async def verify(self) -> None:
-        """See `Storage`."""
-        await self._inner.verify()
+        return await super().put(key, source, size_hint=size_hint)
 
     async def aclose(self) -> None:
         """See `Storage`."""
         await self.keyring.aclose()
-        await self._inner.aclose()
+        await super().aclose()
 
 
 def keyring_of(storage: Storage, key: str | None = None) -> Keyring | None:

@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from agent.clock import Clock, SystemClock
 from agent.errors import Throttled
-from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.base import ObjectInfo, Storage
+from agent.storage.wrapping import WrappingStorage
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class TokenBucket:
         self._at = now
 
 
-class LimitingStorage:
+class LimitingStorage(WrappingStorage):
     """See `agent.storage.base.Storage`; owns and closes the storage it wraps."""
 
     def __init__(
@@ -86,7 +87,7 @@ class LimitingStorage:
         bucket: TokenBucket | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock or SystemClock()
         self._bucket = bucket or TokenBucket(None, clock=self._clock)
         most = inner.capabilities.max_concurrency
@@ -97,16 +98,6 @@ class LimitingStorage:
     def bucket(self) -> TokenBucket:
         """The rate limit, which may be changed while requests are under way."""
         return self._bucket
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the wrapped storage."""
-        return self._inner.capabilities
-
-    @property
-    def address(self) -> str:
-        """That of the wrapped storage."""
-        return self._inner.address
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -187,10 +178,6 @@ class LimitingStorage:
         """Takes a slot."""
         async with self._slot():
             await self._inner.verify()
-
-    async def aclose(self) -> None:
-        """Closes the wrapped storage."""
-        await self._inner.aclose()
 
 
 async def _some(entries: AsyncIterator[ObjectInfo]) -> list[ObjectInfo]:

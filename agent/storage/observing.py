@@ -11,8 +11,9 @@ import structlog
 
 from agent.clock import Clock, SystemClock
 from agent.errors import PermissionDenied, StorageFull, Throttled, TidelogError, Transient
-from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.base import ObjectInfo, Storage
 from agent.storage.describing import Ending
+from agent.storage.wrapping import WrappingStorage
 
 _ITS_FAULT: Final = (Transient, PermissionDenied, StorageFull)
 """Not among them: an object that is not there, which is an answer."""
@@ -138,27 +139,17 @@ class Observer:
         )
 
 
-class ObservingStorage:
+class ObservingStorage(WrappingStorage):
     """See `agent.storage.base.Storage`; owns and closes the storage it wraps."""
 
     def __init__(self, inner: Storage, observer: Observer) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._observer = observer
 
     @property
     def counters(self) -> StorageCounters:
         """What was counted so far."""
         return self._observer.counters
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the wrapped storage."""
-        return self._inner.capabilities
-
-    @property
-    def address(self) -> str:
-        """That of the wrapped storage."""
-        return self._inner.address
 
     async def put(
         self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
@@ -204,10 +195,6 @@ class ObservingStorage:
         """Observed."""
         with self._observer.call("verify", ""):
             await self._inner.verify()
-
-    async def aclose(self) -> None:
-        """Closes the wrapped storage."""
-        await self._inner.aclose()
 
 
 async def _counted(stream: AsyncIterator[bytes], counts: VerbCounts) -> AsyncGenerator[bytes, None]:

@@ -20,8 +20,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from agent.clock import Clock, SystemClock
 from agent.errors import ObjectExists, Throttled, Transient
-from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.base import ObjectInfo, Storage
 from agent.storage.sources import Replayable
+from agent.storage.wrapping import WrappingStorage
 
 T = TypeVar("T")
 DELETE_BATCH: Final = 1000
@@ -129,7 +130,7 @@ def _ignore(verb: str, key: str, attempt: int, error: BaseException, pause_s: fl
     """The default `on_retry`."""
 
 
-class RetryingStorage:
+class RetryingStorage(WrappingStorage):
     """See `agent.storage.base.Storage`; owns and closes the storage it wraps."""
 
     def __init__(
@@ -140,23 +141,13 @@ class RetryingStorage:
         clock: Clock | None = None,
         on_retry: OnRetry = _ignore,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._policy = policy or RetryPolicy()
         self._clock = clock or SystemClock()
         self._on_retry = on_retry
 
     def _attempts(self, verb: str, key: str) -> Attempts:
         return Attempts(verb, key, self._policy, self._clock, self._on_retry)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the wrapped storage."""
-        return self._inner.capabilities
-
-    @property
-    def address(self) -> str:
-        """That of the wrapped storage."""
-        return self._inner.address
 
     async def put(
         self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
@@ -244,14 +235,6 @@ class RetryingStorage:
         while batch := [*islice(remaining, DELETE_BATCH)]:
             attempts = self._attempts("delete", batch[0])
             await attempts.run(lambda batch=batch: self._inner.delete(batch))  # type: ignore[misc]
-
-    async def verify(self) -> None:
-        """Not retried."""
-        await self._inner.verify()
-
-    async def aclose(self) -> None:
-        """Closes the wrapped storage."""
-        await self._inner.aclose()
 
 
 class _Resuming:

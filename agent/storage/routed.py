@@ -8,33 +8,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 
-from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.base import ObjectInfo, Storage
+from agent.storage.wrapping import WrappingStorage
 
 
-class Routed:
+class Routed(WrappingStorage):
     """Reads some keys from another storage; everything else is the first one's. See
     `agent.storage.base.Storage`. Closes neither."""
 
     def __init__(self, inner: Storage, other: Storage, keys: Iterable[str]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._other = other
         self._keys = frozenset(keys)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Of the first."""
-        return self._inner.capabilities
-
-    @property
-    def address(self) -> str:
-        """Of the first."""
-        return self._inner.address
-
-    async def put(
-        self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
-    ) -> ObjectInfo:
-        """To the first."""
-        return await self._inner.put(key, source, size_hint=size_hint)
 
     def get(
         self, key: str, *, offset: int = 0, length: int | None = None
@@ -45,18 +30,6 @@ class Routed:
     async def stat(self, key: str) -> ObjectInfo:
         """Where the key lies."""
         return await self.home_of(key).stat(key)
-
-    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[ObjectInfo]:
-        """What the first has."""
-        return self._inner.list(prefix, after=after)
-
-    async def delete(self, keys: Iterable[str]) -> None:
-        """From the first."""
-        await self._inner.delete(keys)
-
-    async def verify(self) -> None:
-        """The first."""
-        await self._inner.verify()
 
     async def aclose(self) -> None:
         """Nothing: whoever opened them closes them."""
