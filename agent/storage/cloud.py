@@ -25,6 +25,7 @@ from agent.storage.ranges import Range, Ranges, Reader
 from agent.storage.retrying import Attempts
 from agent.storage.surroundings import Surroundings
 from agent.storage.threads import Threads
+from agent.storage.unfinished import STALE_S, Uploads, abort_stale
 
 MAX_CONNECTIONS: Final = 32
 """Requests under way, where the settings say nothing else."""
@@ -99,12 +100,16 @@ class CloudStorage(ABC, Generic[ConnectionT]):
     max_object_bytes: ClassVar[int]
     """Of the service, whatever the parts."""
 
-    def __init__(self, connection: ConnectionT, ranges: Ranges, plan: Plan) -> None:
+    def __init__(
+        self, connection: ConnectionT, ranges: Ranges, plan: Plan, uploads: Uploads | None = None
+    ) -> None:
+        """Without `uploads` the service lets go by itself of those that nobody finishes."""
         settings = connection.settings
         self._connection = connection
         self._ranges = ranges
         self._reader = Reader(ranges, settings.upload_part_size, settings.upload_concurrency)
         self._plan = plan
+        self._uploads = uploads
         self._has_batches = True
         self._threads = Threads(HASHING_THREADS, "tidelog-storage")
 
@@ -199,8 +204,16 @@ class CloudStorage(ABC, Generic[ConnectionT]):
                     await self._delete_one(key)
 
     async def verify(self) -> None:
-        """Write, list, read back and delete a probe object."""
+        """Write, list, read back and delete a probe object; and abort uploads that were left behind
+        by writers that were killed."""
         await probe(self)
+        await self.abort_stale_uploads()
+
+    async def abort_stale_uploads(self, older_than_s: float = STALE_S) -> int:
+        """Abort those below our prefix that were begun so long ago; how many."""
+        if self._uploads is None:
+            return 0
+        return await abort_stale(self._connection.address, self._uploads, older_than_s)
 
     async def try_parts(self, key: str) -> tuple[TidelogError | None, TidelogError | None]:
         """See `agent.storage.describing.UploadsInParts`."""

@@ -351,3 +351,30 @@ async def test_much_that_fails_ends_done_with_equal_bytes(
     proxy.script(lambda request: None)
     assert [found.key async for found in storage.list("key")] == []
     await storage.aclose()
+
+
+async def test_uploads_that_nobody_will_finish_are_aborted_a_day_later(
+    server: AliyunServer, proxy: Proxy
+) -> None:
+    """Those below our prefix, by the server's clock; where that is not allowed nothing fails."""
+    settings = server.settings(endpointUrl=proxy.url)
+    strays = [f"{settings.prefix}/chunks/{n:02}" for n in range(12)]
+    other = f"{settings.prefix}-other/stray"
+    async with opened(settings) as storage:
+        connection = storage._connection
+        for name in (*strays, other):
+            await connection.call("POST", "write", name=name, query={"uploads": ""})
+        await storage.verify()
+        assert uploads(server, settings) == [other, *strays], "they are not old yet"
+        proxy.script(lambda seen: Refuse(403, "AccessDenied") if "uploads" in seen.query else None)
+        await storage.verify()
+        assert await storage.abort_stale_uploads(older_than_s=0.0) == 0
+        proxy.script(lambda seen: None)
+        server.tell("page-of-uploads", most=5)
+        assert await storage.abort_stale_uploads(older_than_s=0.0) == len(strays)
+        assert uploads(server, settings) == [other]
+
+
+def uploads(server: AliyunServer, settings: OssSettings) -> list[str]:
+    """The names of those under way, of every prefix that begins like this."""
+    return sorted(server.tell("uploads", prefix=settings.prefix))

@@ -23,6 +23,7 @@ from agent.storage.oss.describing import describe
 from agent.storage.oss.listing import listed, parsed
 from agent.storage.oss.manners import Manners
 from agent.storage.oss.reading import ObjectRanges
+from agent.storage.oss.unfinished import BucketUploads
 from agent.storage.oss.writing import ObjectUpload
 from agent.storage.surroundings import Surroundings
 from agent.wire.storage_oss import OssSettings
@@ -51,6 +52,7 @@ class OssStorage(CloudStorage[Connection]):
             connection,
             ObjectRanges(connection),
             Plan(settings.upload_part_size, settings.max_upload_parts, settings.upload_concurrency),
+            BucketUploads(connection),
         )
         self._manners = Manners()
 

@@ -21,7 +21,7 @@ from agent.storage.s3.describing import describe
 from agent.storage.s3.listing import Listing
 from agent.storage.s3.manners import Manners
 from agent.storage.s3.reading import ObjectRanges
-from agent.storage.s3.unfinished import STALE_S, abort_stale
+from agent.storage.s3.unfinished import BucketUploads
 from agent.storage.s3.writing import ObjectUpload
 from agent.storage.surroundings import Surroundings
 from agent.wire.storage_s3 import S3Settings
@@ -54,6 +54,7 @@ class S3Storage(CloudStorage[Connection]):
             connection,
             ObjectRanges(connection),
             Plan(settings.upload_part_size, settings.max_upload_parts, settings.upload_concurrency),
+            BucketUploads(connection),
         )
         self._manners = Manners(connection)
         self._listing = Listing(connection, self._manners)
@@ -75,16 +76,6 @@ class S3Storage(CloudStorage[Connection]):
 
     def _pages(self, prefix: str, after: str | None) -> AsyncIterator[ObjectInfo]:
         return self._listing.keys(prefix, after)
-
-    async def verify(self) -> None:
-        """Write, list, read back and delete a probe object; and abort uploads that were left behind
-        by writers that were killed."""
-        await super().verify()
-        await self.abort_stale_uploads()
-
-    async def abort_stale_uploads(self, older_than_s: float = STALE_S) -> int:
-        """Abort those below our prefix that were begun so long ago; how many."""
-        return await abort_stale(self._connection, older_than_s)
 
     async def describe(self, probe: str) -> Description:
         """See `agent.storage.describing.Describing`."""

@@ -1,67 +1,41 @@
-"""Uploads in parts that nobody will finish: their writer was killed.
-
-No listing of objects shows them, and each part costs what an object costs. A rule of the bucket's
-lifecycle removes them; where there is none, agents do when they try the storage. An upload counts
-as left behind a day after it was begun, by the server's own clock.
-"""
+"""The uploads in parts of a bucket that are under way, or were left behind."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any
 
-import structlog
-
-from agent.errors import ConfigError, ObjectNotFound, Permanent, Transient
-from agent.storage.answers import NoSuchUpload
 from agent.storage.s3.connection import Connection
-
-STALE_S: Final = 24 * 3600.0
-"""No upload of one object takes so long."""
-
-log = structlog.stdlib.get_logger()
+from agent.storage.unfinished import Unfinished, age_s
 
 
-async def abort_stale(connection: Connection, older_than_s: float) -> int:
-    """Abort the uploads below our prefix that were begun so long ago; how many. A server or a key
-    that does not allow it, or does not answer now, is left alone."""
-    aborted = 0
-    try:
-        async for name, upload_id, age_s in _uploads(connection):
-            if age_s < older_than_s:
-                continue
-            try:
-                await connection.call(
-                    "abort_multipart_upload", "write", None, Key=name, UploadId=upload_id
+class BucketUploads:
+    """See `agent.storage.unfinished.Uploads`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def under_way(self) -> AsyncIterator[Unfinished]:
+        """Those below our prefix."""
+        more: dict[str, Any] = {}
+        while True:
+            answer = await self._connection.call(
+                "list_multipart_uploads", "list", None, Prefix=self._connection.name(""), **more
+            )
+            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            for each in answer.get("Uploads", []):
+                yield Unfinished(
+                    str(each["Key"]), str(each["UploadId"]), age_s(each["Initiated"], date)
                 )
-            except (NoSuchUpload, ObjectNotFound):
-                continue
-            aborted += 1
-    except (Permanent, Transient, ConfigError) as error:
-        log.debug("storage.uploads_not_swept", address=connection.address, error=str(error))
-    if aborted:
-        log.info("storage.uploads_swept", address=connection.address, uploads=aborted)
-    return aborted
+            if not answer.get("IsTruncated"):
+                return
+            more = {
+                "KeyMarker": answer["NextKeyMarker"],
+                "UploadIdMarker": answer["NextUploadIdMarker"],
+            }
 
-
-async def _uploads(connection: Connection) -> AsyncIterator[tuple[str, str, float]]:
-    """Name, id and age in seconds of each."""
-    more: dict[str, Any] = {}
-    while True:
-        answer = await connection.call(
-            "list_multipart_uploads", "list", None, Prefix=connection.name(""), **more
+    async def abort(self, upload: Unfinished) -> None:
+        """AbortMultipartUpload. Raises `NoSuchUpload` where it has ended since."""
+        await self._connection.call(
+            "abort_multipart_upload", "write", None, Key=upload.name, UploadId=upload.upload_id
         )
-        headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        if "date" not in headers:
-            return  # how old they are cannot be said
-        now = parsedate_to_datetime(headers["date"])
-        for each in answer.get("Uploads", []):
-            age_s = (now - each["Initiated"]).total_seconds()
-            yield str(each["Key"]), str(each["UploadId"]), age_s
-        if not answer.get("IsTruncated"):
-            return
-        more = {
-            "KeyMarker": answer["NextKeyMarker"],
-            "UploadIdMarker": answer["NextUploadIdMarker"],
-        }

@@ -88,6 +88,8 @@ class Cloud:
                 body[given["flip"]] ^= 0xFF
                 stored.path.write_bytes(body)
             return None if stored is None else {"size": stored.size, **stored.headers}
+        elif what == "page-of-uploads":
+            self.oss.page_of_uploads = given["most"]
         elif what == "uploads":
             under_way = self.oss.objects.uploads.values()
             return [each.name for each in under_way if each.name.startswith(given["prefix"])]

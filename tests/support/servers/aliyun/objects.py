@@ -6,6 +6,8 @@ import hashlib
 import secrets
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fastcrc import crc64
@@ -32,6 +34,7 @@ class Upload:
 
     name: str
     headers: dict[str, str]
+    begun: datetime = field(default_factory=partial(datetime.now, UTC))
     parts: dict[int, Stored] = field(default_factory=dict)
 
 

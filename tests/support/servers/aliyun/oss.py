@@ -35,6 +35,7 @@ class Oss:
         """Of a retention policy: nothing is deleted while there is one."""
         self.default_encryption: str | None = None
         self.wrong_bodies = 0
+        self.page_of_uploads = 1000
         """So many of the next bodies are stored with a flipped bit."""
         self.seen: list[dict[str, str]] = []
 
@@ -252,12 +253,23 @@ class Oss:
 
     async def uploads(self, request: web.Request, name: str) -> web.Response:
         """ListMultipartUploads."""
-        prefix = request.query.get("prefix", "")
+        prefix, most = request.query.get("prefix", ""), self.page_of_uploads
+        after = request.query.get("key-marker", ""), request.query.get("upload-id-marker", "")
+        under_way = {
+            (each.name, upload_id): each for upload_id, each in self.objects.uploads.items()
+        }
+        found = sorted(key for key in under_way if key[0].startswith(prefix) and key > after)
         rows = "".join(
-            f"<Upload><Key>{quote(each.name)}</Key><UploadId>{upload_id}</UploadId></Upload>"
-            for upload_id, each in self.objects.uploads.items()
-            if each.name.startswith(prefix)
+            f"<Upload><Key>{quote(name)}</Key><UploadId>{upload_id}</UploadId>"
+            f"<Initiated>{under_way[name, upload_id].begun:%Y-%m-%dT%H:%M:%S.000Z}</Initiated>"
+            "</Upload>"
+            for name, upload_id in found[:most]
         )
+        if len(found) > most:
+            name, upload_id = found[most - 1]
+            rows += f"<NextKeyMarker>{quote(name)}</NextKeyMarker>"
+            rows += f"<NextUploadIdMarker>{upload_id}</NextUploadIdMarker>"
+        rows += f"<IsTruncated>{str(len(found) > most).lower()}</IsTruncated>"
         return _xml(f"<ListMultipartUploadsResult>{rows}</ListMultipartUploadsResult>")
 
     # What they share
