@@ -25,6 +25,7 @@ from agent.store.connection import explained, parse_uri
 from agent.wire.ids import NodeId, node_id
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
+from agent.wire.topology import topology_of
 
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
@@ -123,7 +124,14 @@ class Node:
         return self.is_config or self.shard is not None
 
     async def read_shard(self) -> str | None:
-        """The name of the shard that the replica set is now."""
+        """The name of the shard that the replica set is now. Config servers bear an identity as
+        shards since MongoDB 7 whether they are one or not: what counts is that they are listed."""
+        if self.is_config:
+            with translated("reading whether the config servers are a shard"):
+                reply = await self.command(
+                    "config", {"find": "shards", "filter": {"_id": "config"}}
+                )
+            return topology_of(self.replset, reply["cursor"]["firstBatch"]).members[0].shard
         query = {"find": "system.version", "filter": {"_id": "shardIdentity"}, "limit": 1}
         with translated("reading the shard identity"):
             rows = (await self.command("admin", query))["cursor"]["firstBatch"]

@@ -87,7 +87,7 @@ def _place(
         hint = (
             f"add --replset-remapping {proposed}"
             if proposed is not None
-            else f"the cluster needs as many shards as the backup has: {len(backup.replsets) - 1}"
+            else f"the cluster needs as many shards as the backup has: {_shards(backup)}"
         )
         raise Refused(
             f"the backup {backup.id} is of replica set {share.replset}, and there is no "
@@ -95,6 +95,10 @@ def _place(
             hint=hint,
         )
     return found
+
+
+def _shards(backup: Backup) -> int:
+    return sum(share.shard is not None for share in backup.replsets)
 
 
 def _proposed(

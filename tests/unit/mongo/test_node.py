@@ -11,6 +11,7 @@ from agent.errors import ConfigError
 from agent.mongo.node import Node, _hello, check_uri
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
+from tests.unit.mongo.scripted_node import ScriptedNode, at, batch
 
 _REPLY: dict[str, Any] = {
     "setName": "rs0",
@@ -97,3 +98,31 @@ async def test_a_certificate_that_is_not_there_is_a_config_error() -> None:
 
 def test_a_connection_string_of_one_node_is_accepted() -> None:
     check_uri("mongodb://user:p%40ss@db1:27018/?authSource=admin&tls=true")
+
+
+@pytest.mark.parametrize(
+    ("rows", "shard"),
+    [
+        ([], None),
+        ([{"_id": "config", "host": "rs0/db1:27017,db2:27017"}], "config"),
+    ],
+)
+async def test_config_servers_are_a_shard_when_they_are_listed(
+    rows: list[dict[str, Any]], shard: str | None
+) -> None:
+    """Since MongoDB 7 they have the identity of one from the beginning."""
+    node = ScriptedNode(
+        [batch(*rows), batch({"_id": "shardIdentity", "shardName": "config"})], majority=at(1)
+    )
+    node.is_config = True
+    assert await node.read_shard() == shard
+    (asked,) = node.asked
+    assert asked["find"] == "shards"
+
+
+async def test_a_shard_is_what_its_identity_says() -> None:
+    node = ScriptedNode(
+        [batch({"_id": "shardIdentity", "shardName": "s1"}), batch()], majority=at(1)
+    )
+    assert await node.read_shard() == "s1"
+    assert await node.read_shard() is None

@@ -40,7 +40,7 @@ CONFIG_SHARD = share("cfg", "config", is_config=True)
 A, B = share("rs-a", "s0"), share("rs-b", "s1")
 
 
-def cluster(config: str, **shards: str) -> Topology:
+def cluster(config: str, /, **shards: str) -> Topology:
     """Shards by name with their replica sets."""
     return topology_of(config, [{"_id": k, "host": f"{v}/db:1"} for k, v in shards.items()])
 
@@ -125,6 +125,12 @@ def test_what_does_not_fit_is_refused_by_name(
         ((CFG, A, B), {"s0": "rs-a", "s1": "y"}, {}, "add --replset-remapping y=rs-b"),
         ((CFG, A), {"s0": "x"}, {"rs-a": "nowhere"}, "add --replset-remapping x=rs-a"),
         ((CFG, A, B), {"s0": "x"}, {}, "the cluster needs as many shards as the backup has: 2"),
+        (
+            (CONFIG_SHARD, A),
+            {"config": "cfg"},
+            {},
+            "the cluster needs as many shards as the backup has: 2",
+        ),
     ],
 )
 def test_the_hint_of_other_names_is_the_whole_flag_to_give(
