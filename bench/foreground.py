@@ -1,116 +1,191 @@
-"""What clients feel: p99 of a steady workload alone, while slicing runs, during backups from a
-secondary.
+"""What clients feel: latencies of a steady workload alone, while slicing runs, during backups from
+a secondary.
 
-Once as hosts of their own would have it: the primary and its client on one half of the cores, the
-secondaries and every agent on the other. Once with everything on all cores, which is the worst case
-and no deployment that anybody should have.
+*Hosts apart* models a host for each of three nodes on two cores. The primary, its agent and its
+client have the first core. The other two nodes share the second: the one that does not work
+belongs to a host that the work does not touch, so it and its agent go first, always; the one that
+is backed up (and slices), its agent and `ctl` get what is left (`SCHED_IDLE`: a thread of the
+others that wakes takes the core at once). The majority that a write waits for is then what it is
+in production: the primary and the secondary nobody reads from. Objects go to memory, since a
+storage is not the disk that a secondary journals to.
+
+Its limits: the hosts still share one disk, caches and memory bandwidth, the client shares the core
+of the primary, and the node that is backed up has less than a core, so that the backup takes
+longer and more of it is measured, not less.
+
+*All on the same cores* is everything on all of them as the scheduler likes: three mongods, three
+agents, the storage and the client on one host. It is the worst case, and what a small deployment
+feels in which mongod and agent share their cores.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import threading
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
+
+from pymongo import MongoClient
 
 from bench import datasets
 from bench.rig import Rig
 from bench.scenarios import Row, over
 
-QUIET_S: Final = 12.0
+SPELL_S: Final = 8.0
+"""How long each state is measured at a time."""
+SPELLS: Final = 3
+"""Of each state, in turns: what else the machine does hits all of them."""
 PAUSE_S: Final = 0.005
 """Between the beginnings of two writes of the client."""
-BACKUPS: Final = 3
+WARM_UP: Final = 200
+"""Writes that are not counted."""
+READY_WITHIN_S: Final = 30.0
+MEMORY: Final = Path("/dev/shm")
 
-Latencies = tuple[float, float]
-"""Median and 99th percentile, in milliseconds."""
+Latencies = list[float]
 
 
 def foreground(scale: float, rounds: int) -> list[Row]:
     """Both placements."""
-    with Rig(3, cache_gb=1.0) as rig:
+    with Rig(3, cache_gb=1.0) as rig, _stored_in_memory(rig):
         datasets.load_a(rig.client, scale / 4)
         rig.settle()
         cores = sorted(os.sched_getaffinity(0))
         mine, theirs = set(cores[: len(cores) // 2 or 1]), set(cores[len(cores) // 2 :])
-        _place(rig, mine, theirs)
+        chosen = _choose(rig)
         try:
-            rows = _measured(rig, mine, "hosts apart")
+            _apart(rig, chosen, mine, theirs)
+            rows = _measured(rig, mine, "hosts apart", max(SPELLS, rounds))
         finally:
-            _place(rig, set(cores), set(cores))
-        return rows + _measured(rig, set(cores), "all on the same cores")
+            _together(rig, set(cores))
+        return rows + _measured(rig, set(cores), "all on the same cores", max(SPELLS, rounds))
 
 
-def _place(rig: Rig, primary: set[int], others: set[int]) -> None:
-    """Which cores each process may use, and `ctl`, which is started from this thread."""
-    first = rig.replset.primary()
-    _pin([first.pid], primary)
-    _pin([node.pid for node in rig.replset.nodes if node is not first], others)
-    _pin([agent.pid for agent in rig.agents.all], others)
-    os.sched_setaffinity(0, others)
+@contextmanager
+def _stored_in_memory(rig: Rig) -> Iterator[None]:
+    directory = Path(tempfile.mkdtemp(prefix="tidelog-bench-", dir=MEMORY))
+    try:
+        rig.ctl.configure_filesystem(directory)
+        yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _pin(pids: Iterable[int], cores: set[int]) -> None:
-    for task in chain.from_iterable(Path(f"/proc/{pid}/task").iterdir() for pid in pids):
+def _choose(rig: Rig) -> str:
+    """Have one secondary do all the work; answers its `host:port`."""
+    host = rig.replset.secondaries()[0].host
+    for kind in ("backup", "pitr"):
+        rig.ask("config", "--set", f"{kind}.priority.{host}=2")
+    return host
+
+
+def _apart(rig: Rig, chosen: str, mine: set[int], theirs: set[int]) -> None:
+    primary = rig.replset.primary().host
+    for pid, host in _pids(rig):
+        _place(pid, mine if host == primary else theirs, is_idle=host == chosen)
+    _place(os.getpid(), theirs, is_idle=True)
+
+
+def _together(rig: Rig, cores: set[int]) -> None:
+    for pid, _ in _pids(rig):
+        _place(pid, cores, is_idle=False)
+    _place(os.getpid(), cores, is_idle=False)
+
+
+def _pids(rig: Rig) -> list[tuple[int, str]]:
+    nodes = [(node.pid, node.host) for node in rig.replset.nodes]
+    return nodes + [(agent.pid, agent.node.host) for agent in rig.agents.all]
+
+
+def _place(pid: int, cores: set[int], *, is_idle: bool) -> None:
+    """Put a process's threads there, and what they start from now on."""
+    policy = os.SCHED_IDLE if is_idle else os.SCHED_OTHER
+    for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(ProcessLookupError):
             os.sched_setaffinity(int(task.name), cores)
+            os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
 
 
-def _measured(rig: Rig, cores: set[int], placement: str) -> list[Row]:
-    def wait() -> None:
-        time.sleep(QUIET_S)
+def _measured(rig: Rig, cores: set[int], placement: str, spells: int) -> list[Row]:
+    found = defaultdict[str, list[Latencies]](list)
+    backups = 0
+
+    def rest() -> None:
+        time.sleep(SPELL_S)
 
     def back_up() -> None:
-        for _ in range(BACKUPS):
+        nonlocal backups
+        end = time.monotonic() + SPELL_S
+        while time.monotonic() < end:
             rig.ask("backup", "--wait")
+            backups += 1
 
-    alone = _latencies(rig, cores, wait)
-    rig.enable_pitr()
-    slicing = _latencies(rig, cores, wait)
-    rig.ask("config", "--set", "pitr.enabled=false")
-    time.sleep(3.0)
-    during = _latencies(rig, cores, back_up)
-    again = _latencies(rig, cores, wait)
-    base = median([alone[1], again[1]])
-    found = {"nothing": (median([alone[0], again[0]]), base), "slicing": slicing, "backups": during}
+    for _ in range(spells):
+        found["nothing"].append(_latencies(cores, rig, rest))
+        found["backups"].append(_latencies(cores, rig, back_up))
+        rig.enable_pitr()
+        found["slicing"].append(_latencies(cores, rig, rest))
+        rig.ask("config", "--set", "pitr.enabled=false")
+        time.sleep(3.0)
+    base = median(map(_p99, found["nothing"]))
     return [
         {
             "placement": placement,
-            "what runs": what,
-            "median ms": middle,
-            "p99 ms": high,
-            "ratio": over(high, base),
+            "what runs": f"{backups} backups" if what == "backups" else what,
+            "median ms": median(map(median, found[what])),
+            "p99 ms": median(map(_p99, found[what])),
+            "ratio": over(median(map(_p99, found[what])), base),
         }
-        for what, (middle, high) in found.items()
+        for what in ("nothing", "slicing", "backups")
     ]
 
 
-def _latencies(rig: Rig, cores: set[int], meanwhile: Callable[[], Any]) -> Latencies:
-    """Of 200 updates a second, each waiting for the majority, while something else happens."""
-    taken: list[float] = []
-    ended = threading.Event()
+def _p99(taken: Latencies) -> float:
+    return quantiles(taken, n=100)[98]
 
-    def work() -> None:
-        os.sched_setaffinity(0, cores)  # of this thread, and of those that the client starts
-        collection = rig.replset.connect(rig.replset.uri()).foreground.rows
-        number = 0
-        while not ended.is_set():
-            begun = time.monotonic()
-            collection.update_one({"_id": number % 1000}, {"$inc": {"n": 1}}, upsert=True)
-            taken.append(time.monotonic() - begun)
-            number += 1
-            ended.wait(max(0.0, PAUSE_S - taken[-1]))
 
-    thread = threading.Thread(target=work)
-    thread.start()
+def _latencies(cores: set[int], rig: Rig, meanwhile: Callable[[], Any]) -> Latencies:
+    """Milliseconds of 200 updates a second, each waiting for the majority, while something else
+    happens. The client is a process of its own: it must not wait for what this one does."""
+    fresh = multiprocessing.get_context("spawn")
+    begun, ended, found = fresh.Event(), fresh.Event(), fresh.SimpleQueue()
+    client = fresh.Process(target=_write, args=(rig.replset.uri(), cores, begun, ended, found))
+    client.start()
     try:
+        begun.wait(READY_WITHIN_S)
         meanwhile()
+        ended.set()
+        taken: Latencies = found.get()
     finally:
         ended.set()
-        thread.join()
-    return median(taken) * 1000, quantiles(taken, n=100)[98] * 1000
+        client.join(READY_WITHIN_S)
+    return taken
+
+
+def _write(uri: str, cores: set[int], begun: Event, ended: Event, found: Any) -> None:
+    # Of this thread, and of those that the client starts.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.sched_setaffinity(0, cores)
+    taken: Latencies = []
+    with MongoClient[dict[str, Any]](uri) as client:
+        rows = client.foreground.rows
+        number = 0
+        while not ended.is_set():
+            before = time.monotonic()
+            rows.update_one({"_id": number % 1000}, {"$inc": {"n": 1}}, upsert=True)
+            took_s = time.monotonic() - before
+            number += 1
+            if number == WARM_UP:
+                begun.set()
+            elif number > WARM_UP:
+                taken.append(took_s * 1000)
+            ended.wait(max(0.0, PAUSE_S - took_s))
+    found.put(taken)

@@ -21,12 +21,12 @@ from typing import Any, Final, Literal
 
 from agent.operations.removal.sweep import ABANDONED_AFTER
 from agent.wire.backups import Backup
+from agent.wire.compression import stored_compression
 from agent.wire.operations import Kind, Operation, State
 from agent.wire.policy import VERIFICATION, BackupSchedule, PolicySettings, VerifySchedule
 from agent.wire.retention import copy_of, decide, readings, rules_of
 from agent.wire.schedule_state import ScheduleState, TaskState
 from agent.wire.schedules import due
-from agent.wire.settings import stored_compression
 from agent.wire.specs import BackupSpec, ProveSpec, VerifySpec
 from agent.wire.timelines import Span
 

@@ -99,7 +99,8 @@ def check_patterns(patterns: tuple[str, ...]) -> None:
     """Raises `ConfigError` for a pattern that can match nothing."""
     for pattern in patterns:
         database, collection = split(pattern)
-        if not database or database == "*" or ("*" in collection and collection != "*"):
+        is_vague = database == "*" or ("*" in collection and collection != "*")
+        if not database or is_vague or collection.startswith("."):
             raise ConfigError(
                 f"{pattern!r} is no namespace pattern", hint="write db.collection, db.* or db"
             )

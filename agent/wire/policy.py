@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from agent.wire.compression import Compression, CompressionLevel
 from agent.wire.storage_sections import Section
 from agent.wire.units import Duration
 
-Compression = Literal["zstd", "none", "gzip", "pgzip", "s2", "snappy", "lz4"]
 DAY_S: Final = 24 * 3600.0
 VERIFICATION: Final = "verify:"
 """What the scheduler calls a verification by its name begins so; a backup's name cannot."""
@@ -85,7 +85,7 @@ class BackupSchedule(_Scheduled):
     """The storage it goes to."""
     compression: Compression | None = None
     """Without it that of `backup.compression`."""
-    compression_level: int | None = None
+    compression_level: CompressionLevel | None = None
     """Without it that of `backup.compressionLevel`."""
     hold: str | None = None
     """Why each of these backups is never deleted until somebody releases it."""

@@ -40,8 +40,11 @@ def storage_of(settings: Settings, profile: str) -> StorageSettings:
             )
         return settings.storage
     if profile not in settings.profiles:
-        known = ", ".join(names(settings)) or "none"
-        raise NotFound(f"there is no profile {profile}", hint=f"there are: {known}")
+        known = ", ".join(names(settings))
+        raise NotFound(
+            f"there is no profile {profile}",
+            hint=f"there are: {known}" if known else "'ctl profile add NAME FILE' adds one",
+        )
     return settings.profiles[profile]
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from agent.errors import ConfigError
 from agent.wire import keys
+from agent.wire.compression import Compression, CompressionLevel, stored_compression
 from agent.wire.notify_settings import NotifySettings
 from agent.wire.policy import PolicySettings
 from agent.wire.storage_settings import FilesystemSettings, Section, StorageSettings
@@ -39,15 +40,8 @@ __all__ = [
     "unset_key",
 ]
 
-Compression = Literal["zstd", "none", "gzip", "pgzip", "s2", "snappy", "lz4"]
 DEFAULT_SLICE_SPAN_S: Final = 10.0
 DEFAULT_COMPRESSION_LEVEL: Final = 1
-
-
-def stored_compression(name: Compression | None) -> Literal["zstd", "none"]:
-    """What is written for a configured compression: Tidelog's objects are zstd frames, so every
-    other algorithm a PBM file may name means zstd."""
-    return "none" if name == "none" else "zstd"
 
 
 class PitrSettings(Section):
@@ -65,7 +59,7 @@ class PitrSettings(Section):
     priority: dict[str, float] = Field(default_factory=dict)
     """`host:port` → priority for slicing."""
     compression: Compression | None = None
-    compression_level: int | None = None
+    compression_level: CompressionLevel | None = None
 
     @property
     def oplog_span_s(self) -> float:
@@ -91,7 +85,7 @@ class BackupSettings(Section):
     priority: dict[str, float] = Field(default_factory=dict)
     """`host:port` → priority. Nodes not named get 1 as soon as one is named, as in PBM."""
     compression: Compression = "zstd"
-    compression_level: int = DEFAULT_COMPRESSION_LEVEL
+    compression_level: CompressionLevel = DEFAULT_COMPRESSION_LEVEL
     """Of zstd; 1 is the fastest of the positive ones and keeps most of the gain."""
     num_parallel_collections: int | None = Field(default=None, ge=1)
     """Ranges read at once; without it 3."""

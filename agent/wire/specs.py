@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from agent.wire.compression import CompressionLevel
 from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
@@ -18,7 +19,7 @@ class BackupSpec(Record):
     exclude_ns: tuple[str, ...] = ()
     with_users_and_roles: bool = False
     compression: Literal["zstd", "none"] | None = None
-    compression_level: int | None = None
+    compression_level: CompressionLevel | None = None
     num_parallel_collections: int | None = None
     profile: str = "main"
     profiles: tuple[str, ...] | None = None

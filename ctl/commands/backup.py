@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agent.errors import Refused
-from agent.wire.namespaces import check_patterns
+from agent.wire.compression import (
+    HIGHEST_LEVEL,
+    LOWEST_LEVEL,
+    Compression,
+    stored_compression,
+)
+from agent.wire.namespaces import Selection, check_patterns, split
 from agent.wire.operations import Kind, Operation
 from agent.wire.profiles import MAIN, in_words, storage_path
-from agent.wire.settings import Compression, stored_compression
 from agent.wire.specs import BackupSpec
 from ctl.exit_codes import OperationFailed
 from ctl.invocation import Invocation, Result, pass_invocation
@@ -21,6 +26,7 @@ from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
+    from agent.wire.backups import Backup
     from ctl.session import Session
 
 TYPES: Final = ("logical", "physical", "incremental", "external")
@@ -31,7 +37,12 @@ COMPRESSIONS: Final = ("zstd", "none", "gzip", "pgzip", "snappy", "lz4", "s2")
 @click.option("-t", "--type", "type_", type=click.Choice(TYPES), default="logical")
 @selection_options
 @click.option("--compression", type=click.Choice(COMPRESSIONS), help="All mean zstd but none.")
-@click.option("--compression-level", type=int, metavar="N", help="1 (fast) to 19 (small).")
+@click.option(
+    "--compression-level",
+    type=click.IntRange(LOWEST_LEVEL, HIGHEST_LEVEL),
+    metavar="N",
+    help="1 (fast) to 19 (small).",
+)
 @click.option("--num-parallel-collections", type=click.IntRange(1), metavar="N")
 @click.option(
     "--profile", multiple=True, metavar="P", help="Storage profile; repeat.  [default: main]"
@@ -119,7 +130,26 @@ async def finished(session: Session, operation: Operation, path: str) -> Result:
             f": {size(backup.size_bytes)} ({size(backup.size_uncompressed_bytes)} uncompressed)"
             f" in {known.get('storage_path', path)}\nConsistent at {optime(backup.last_write)}"
         )
+    if missed := unmatched(operation, backup):
+        data["warnings"] = [f"there is no collection for --ns {pattern}" for pattern in missed]
+        words += "".join(f"\nWarning: {sentence}" for sentence in data["warnings"])
     return Result(data, words, lost_copies(operation))
+
+
+def unmatched(operation: Operation, backup: Backup | None) -> list[str]:
+    """The patterns of `--ns` for which the backup holds nothing: misspelt, most likely. Nothing is
+    said where that is not sure: of views, which have no collection, and of more collections than
+    an operation lists."""
+    held = [entry["ns"] for p in operation.parts for entry in p.result.get("collections", ())]
+    if backup is None or len(held) < sum(share.collections for share in backup.replsets):
+        return []
+    with_views = {split(ns)[0] for ns in held if split(ns)[1] == "system.views"}
+    return [
+        pattern
+        for pattern in BackupSpec.from_document(operation.spec).ns
+        if split(pattern)[0] not in with_views
+        and not any(Selection((pattern,), users_and_roles=False).matches(ns) for ns in held)
+    ]
 
 
 def lost_copies(operation: Operation) -> OperationFailed | None:

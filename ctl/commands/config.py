@@ -71,7 +71,7 @@ def _choose(
     if check:
         return _check
     if file is not None:
-        settings = load_yaml(file.read(), getattr(file, "name", "the file"))
+        settings = _read(file)
         if settings.profiles:
             raise ConfigError(
                 "the file has profiles, which are no part of it",
@@ -81,6 +81,18 @@ def _choose(
     if changes:
         return lambda session: _change(session, edit_keys(assignments, removals))
     return lambda session: _show(session, key)
+
+
+def _read(file: IO[str]) -> Settings:
+    source, text = getattr(file, "name", "the file"), file.read()
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    if not any(line and line != "---" for line in lines):
+        # A pipe whose beginning failed, more likely than a wish.
+        raise ConfigError(
+            f"{source} is empty, and would take all settings away",
+            hint="write {} into it if that is meant",
+        )
+    return load_yaml(text, source)
 
 
 def _with_profiles(settings: Settings, before: Settings) -> Settings:

@@ -18,6 +18,7 @@ from ctl.options import (
     yes_option,
 )
 from ctl.render import as_yaml, optime
+from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def command(
     )
 
     async def run(session: Session) -> Result:
+        await require_storage(session)
         words = f"The oplog from {optime(spec.start)} to {optime(spec.end)} will be applied here."
         if not dry_run and not session.output.confirm(words, "Replay?", yes=yes):
             return Result({"status": "declined"}, "nothing was replayed")

@@ -92,9 +92,11 @@ def explain(holdings: Holdings, state: ScheduleState) -> Result:
         "runs": runs,
     }
     parts: list[RenderableType] = [title("Backups:")]
-    parts.append(table(("NAME", "", "UNTIL ABOUT", "WHY~"), _backup_rows(backups), indent=2))
+    columns = ("NAME", "", "UNTIL ABOUT", "WHY~")
+    parts.append(table(columns, _backup_rows(backups), indent=2) if backups else "  none")
     parts += ["", title("Archived oplog:")]
-    parts.append(table(("REPLSET", "FROM", "TO", "", "WHY~"), _slice_rows(slices), indent=2))
+    columns_of_slices = ("REPLSET", "FROM", "TO", "", "WHY~")
+    parts.append(table(columns_of_slices, _slice_rows(slices), indent=2) if slices else "  none")
     parts += ["", title("Schedules:")]
     parts.append(table(COLUMNS, run_rows(runs), indent=2) if runs else "  none")
     return Result(data, Group(*parts))

@@ -29,6 +29,7 @@ from ctl.options import global_options, wait_options, yes_option
 from ctl.places import read_places
 from ctl.render import as_yaml, table
 from ctl.settings_change import apply_change
+from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -170,9 +171,9 @@ def sync(
 
     async def run(session: Session) -> Result:
         settings, _ = await session.settings.read()
-        profiles = names(settings) if name is None else [name]
+        profiles = (names(settings) or [MAIN]) if name is None else [name]
         for profile in profiles:
-            storage_of(settings, profile)
+            await require_storage(session, profile)
         return await _sync(session, profiles, wait=wait, wait_time=wait_time)
 
     invocation.perform(run)

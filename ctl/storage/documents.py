@@ -14,6 +14,7 @@ from agent.wire.keys import parse_yaml
 from agent.wire.profiles import MAIN, storage_in, storage_of
 from agent.wire.storage_settings import StorageSettings
 from ctl.invocation import Invocation, Result
+from ctl.storage_settings import require_storage
 
 if TYPE_CHECKING:
     from ctl.session import Session
@@ -58,7 +59,7 @@ def show(
         return
 
     async def run(session: Session) -> Result:
-        settings, _ = await session.settings.read()
+        settings = await require_storage(session, profile)
         return as_result(build(storage_of(settings, profile)))
 
     invocation.perform(run)

@@ -277,6 +277,7 @@ COMMANDS: Final[dict[str, Shape]] = {
         "size?": "integer?",
         "size_uncompressed?": "integer?",
         "copies?": [{"profile": "text", "status": "text", "*": "anything"}],
+        "warnings?": ["text"],
     },
     "cancel": ASKED,
     "cancel-backup": ASKED,

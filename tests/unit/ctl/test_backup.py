@@ -7,7 +7,13 @@ import pytest
 from agent.wire.operations import Kind, State
 from agent.wire.profiles import with_profile
 from agent.wire.settings import Settings, load_yaml
-from tests.unit.ctl.world import Ctl, node, operation
+from tests.unit.ctl.world import Ctl, backup, node, operation, part
+
+
+@pytest.mark.parametrize("flags", [("--compression-level", "23"), ("--ns", "shop..orders")])
+def test_what_no_backup_can_do_is_usage(ctl: Ctl, flags: tuple[str, ...]) -> None:
+    assert ctl("backup", *flags).code == 2
+    assert not ctl.world.operations
 
 
 def test_without_waiting_name_id_and_status_are_known(ctl: Ctl) -> None:
@@ -45,6 +51,29 @@ def test_algorithms_of_pbm_mean_zstd(ctl: Ctl, name: str) -> None:
     assert ctl.world.operations[0].spec["compression"] == "zstd"
 
 
+def test_a_misspelt_namespace_is_told(ctl: Ctl) -> None:
+    held = [
+        {"ns": ns, "documents": 1, "size": 9, "indexes": 1}
+        for ns in ("shop.orders", "admin.system.users", "blog.system.buckets.weather")
+    ]
+    done = {"collections": held}
+    ctl.world.backups = [backup("2026-03-01T12:00:01Z")]
+
+    def warnings(patterns: str) -> list[str]:
+        ctl.world.operations.clear()
+        ctl.world.becomes(1, state=State.DONE, parts=(part(state=State.DONE, result=done),))
+        answer = ctl("backup", "--ns", patterns, "--wait", "-o", "json").json
+        return list(answer.get("warnings", []))
+
+    assert warnings("shop.oders,shop.orders,blog.weather,blog.*") == [
+        "there is no collection for --ns shop.oders"
+    ]
+    held.append({"ns": "shop.system.views", "documents": 1, "size": 9, "indexes": 1})
+    assert warnings("shop.oders,bolg") == ["there is no collection for --ns bolg"]
+    del held[1:]  # not all that the backup holds are listed
+    assert warnings("bolg") == []
+
+
 def test_everything_is_everything(ctl: Ctl) -> None:
     ctl("backup", "--ns", "*.*")
     assert ctl.world.operations[0].spec["ns"] == ()
@@ -71,9 +100,21 @@ def test_an_unknown_profile_is_not_found(ctl: Ctl) -> None:
     assert ctl("backup", "--profile", "other").code == 4
 
 
-def test_no_storage_is_said_at_once(ctl: Ctl) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("backup",),
+        ("verify",),
+        ("verify", "--restore"),
+        ("oplog-replay", "--start", "2026-01-01T00:00:00", "--end", "2026-01-02T00:00:00", "-y"),
+        ("profile", "sync", "--all"),
+        ("storage", "policy"),
+        ("storage", "lifecycle"),
+    ],
+)
+def test_no_storage_is_said_at_once(ctl: Ctl, command: tuple[str, ...]) -> None:
     ctl.world.settings = Settings()
-    outcome = ctl("backup")
+    outcome = ctl(*command)
     assert outcome.code == 3
     assert "no storage is configured" in outcome.err
     assert not ctl.world.operations

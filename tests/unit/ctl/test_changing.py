@@ -54,7 +54,13 @@ def test_config_unset(ctl: Ctl) -> None:
     assert "compressionLevel" not in ctl("config").out
 
 
-@pytest.mark.parametrize("pair", ["storage", "=x", "storage.type=tape", "bakcup.compression=none"])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *("storage", "=x", "storage.type=tape", "bakcup.compression=none"),
+        *("backup.compressionLevel=23", "pitr.compressionLevel=-8"),
+    ],
+)
 def test_config_refuses_what_is_wrong(ctl: Ctl, pair: str) -> None:
     assert ctl("config", "--set", pair).code == 2
     assert ctl.world.version == 1
@@ -71,6 +77,19 @@ def test_config_from_a_file_and_from_stdin(
     assert ctl("config", "--file", "-").code == 0
     assert ctl("config", "-o", "json").json == {"pitr": {"enabled": True}}
     assert ctl("config", "--file", str(tmp_path / "missing")).code == 2
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing yet\n", "---\n"])
+def test_an_empty_file_does_not_take_all_settings_away(ctl: Ctl, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "storage.yaml"
+    path.write_text(text)
+    outcome = ctl("config", "--file", str(path))
+    assert outcome.code == 2
+    assert f"{path} is empty" in outcome.err
+    assert ctl.world.settings.storage is not None
+    path.write_text("{}  # all of them\n")
+    assert ctl("config", "--file", str(path)).code == 0
+    assert ctl.world.settings.storage is None
 
 
 def test_a_wrong_file_names_itself_and_the_line(ctl: Ctl, tmp_path: Path) -> None:

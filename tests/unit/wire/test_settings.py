@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, NotFound
+from agent.wire.compression import stored_compression
 from agent.wire.settings import (
     Settings,
     dump_yaml,
@@ -15,7 +16,6 @@ from agent.wire.settings import (
     load_yaml,
     masked,
     set_key,
-    stored_compression,
     unset_key,
 )
 
