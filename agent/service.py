@@ -94,7 +94,7 @@ from agent.web.assembly import web_server
 from agent.wire.operations import EXPORTS, SCRATCH
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
-from agent.wire.storage_reports import FEATURE
+from agent.wire.storage_reports import FEATURE, StorageCheckRequest, StorageReport
 
 APP_NAME: Final = "tidelog-agent"
 CHECK_POLL_S: Final = 30.0
@@ -174,6 +174,16 @@ async def _assemble(
     limits_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     slicer_wakeup = Wakeup(poll_s=CHECK_POLL_S, operations=False)
     keys_wakeup = Wakeup(poll_s=LOOK_EVERY_S, operations=False)
+    settings_watch = SettingsWatch(
+        settings,
+        node.host,
+        condition,
+        lambda settings, profile: _told(
+            lambda: check_storage(services, settings, profile, counters[profile])
+        ),
+        settings_wakeup,
+        clock,
+    )
     return Agent(
         heartbeat=heartbeat,
         commands=commands,
@@ -187,20 +197,11 @@ async def _assemble(
         storage_checks=StorageChecks(
             node.id,
             condition,
-            lambda request: _told(lambda: report_on(services, request)),
+            partial(_looked_at, services, settings_watch),
             partial(_seconds_of, control),
             clock,
         ),
-        settings_watch=SettingsWatch(
-            settings,
-            node.host,
-            condition,
-            lambda settings, profile: _told(
-                lambda: check_storage(services, settings, profile, counters[profile])
-            ),
-            settings_wakeup,
-            clock,
-        ),
+        settings_watch=settings_watch,
         asides=[
             partial(services.governor.watch, LimitsStore(control), limits_wakeup),
             *_asides(config, services, settings, control, heartbeat, counters, sink),
@@ -373,6 +374,16 @@ async def _told(look: Callable[[], Awaitable[T]]) -> T:
         raise StorageUnavailable(
             f"the storage check failed: {type(error).__name__}: {error}"
         ) from error
+
+
+async def _looked_at(
+    services: Services, watch: SettingsWatch, request: StorageCheckRequest
+) -> StorageReport:
+    """What was asked for; where it is news, status and elections are soon told of it, too."""
+    report = await _told(lambda: report_on(services, request))
+    if (report.error is None) != (watch.known(request.profile) is None):
+        watch.look_again()
+    return report
 
 
 async def _seconds_of(control: Control) -> int:

@@ -72,14 +72,17 @@ class _Fault:
 
     def __init__(self, sentence: str, hint: str = "") -> None:
         # Drivers quote connection strings in what they say; the credentials stay here.
-        self.sentence = _CREDENTIALS.sub("//***@", sentence.strip().removesuffix("."))
+        one_line = " ".join(sentence.split())
+        self.sentence = _CREDENTIALS.sub("//***@", one_line.removesuffix("."))
         self.hint = hint
 
     @classmethod
     def of_usage(cls, error: click.UsageError) -> _Fault:
         message = error.format_message()
         path = error.ctx.command_path if error.ctx is not None else "ctl"
-        return cls(message[:1].lower() + message[1:], f"'{path} --help' shows how it is used")
+        if not message[:2].isupper():  # "NAME and --time …" begins with a name
+            message = message[:1].lower() + message[1:]
+        return cls(message, f"'{path} --help' shows how it is used")
 
     @classmethod
     def of_interrupt(cls, invocation: Invocation) -> _Fault:

@@ -68,8 +68,11 @@ class Invocation:
     def perform(self, run: Callable[[Session], Awaitable[Result | None]]) -> None:
         """Connect, do the work, write the result."""
         result = asyncio.run(self._with_session(run))
-        if result is None:
-            return
+        if result is not None:
+            self.report(result)
+
+    def report(self, result: Result) -> None:
+        """Write a result, and end with its fault if it has one."""
         if result.fault is None:
             self.output.show(result)
             return

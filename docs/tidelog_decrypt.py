@@ -119,8 +119,8 @@ def dump(manifest: dict[str, Any], root: Path, to: Path) -> None:
             oplog.write(expanded(root / item["key"].removesuffix(".enc")))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Decrypt all that is named; the exit status is 1 if anything failed."""
+def decrypt(arguments: list[str] | None = None) -> dict[str, int]:
+    """Decrypt all that is named; how many objects were, were skipped and failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--key-hex", help="the data key; ps shows it: better a file")
@@ -142,8 +142,14 @@ def main(arguments: list[str] | None = None) -> int:
     for to in (to for to in done if given.dump and to.name.startswith("manifest-") and not failed):
         below = given.dump / to.parents[1].name / to.parent.name
         dump(json.loads(expanded(to)), to.parents[3], below)
-    sys.stdout.write(f"{len(done)} decrypted, {skipped} skipped, {failed} failed\n")
-    return 1 if failed else 0
+    return {"decrypted": len(done), "skipped": skipped, "failed": failed}
+
+
+def main() -> int:
+    """The program; the exit status is 1 if anything failed."""
+    found = decrypt()
+    sys.stdout.write(", ".join(f"{count} {what}" for what, count in found.items()) + "\n")
+    return 1 if found["failed"] else 0
 
 
 if __name__ == "__main__":

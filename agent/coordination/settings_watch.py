@@ -45,6 +45,11 @@ class SettingsWatch:
     def __post_init__(self) -> None:
         self._checked_at: float | None = None
 
+    def look_again(self) -> None:
+        """Check the storages soon: somebody has found other than what is told."""
+        self._checked_at = None
+        self.wakeup.wake()
+
     async def run(self) -> None:
         """Look at each wake-up, for ever."""
         while True:
@@ -63,7 +68,7 @@ class SettingsWatch:
         if changed or self._is_check_due():
             errors, warnings = await self._check_all(settings)
             for profile, error in errors.items():
-                if str(error) != self._known(profile):
+                if str(error) != self.known(profile):
                     log.warning("storage.check_failed", profile=profile, error=str(error))
             for profile, warning in warnings.items():
                 log.warning("storage.worry", profile=profile, warning=warning)
@@ -83,7 +88,8 @@ class SettingsWatch:
         again_s = CHECK_AGAIN_S if is_well else CHECK_FAILED_AGAIN_S
         return self.clock.monotonic() - self._checked_at >= again_s
 
-    def _known(self, profile: str) -> str | None:
+    def known(self, profile: str) -> str | None:
+        """What is told of a storage: why it cannot be used, None where it can."""
         if profile == MAIN:
             return self.condition.storage_error
         return self.condition.profile_errors.get(profile)

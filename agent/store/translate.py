@@ -43,6 +43,7 @@ _TRANSIENT = frozenset(
     }
 )
 _UNTRUSTED = re.compile(r"certificate verify failed: (.*?) \(_ssl")
+_NO_PRIMARY = 'No replica set members match selector "Primary()"'
 _REPEATED = re.compile(r"execute command \{ (\w+):.*", re.DOTALL)
 
 
@@ -71,6 +72,7 @@ def translated(action: str) -> Iterator[None]:
 def brief(error: BaseException) -> str:
     """The first sentence of a driver's message, which may go on for a screen."""
     text = str(error).split(", full error:")[0].split(", Timeout:")[0].split("(configured")[0]
+    text = text.replace(_NO_PRIMARY, "no member that answers is primary")
     # The server repeats the whole command, documents, users and all.
     text = _REPEATED.sub(r"execute \1", text)
     return text.strip()[:300] or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from ctl.exit_codes import OperationFailed
-from ctl.invocation import Invocation, pass_invocation
+from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import global_options
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,12 +36,14 @@ def command(
     Each X.enc is written as X, and only if every byte proved to be what was written. The same as
     docs/tidelog_decrypt.py, which needs no Tidelog.
     """
-    from ctl.decryptor import main
+    from ctl.decryptor import decrypt
 
     arguments = [
         f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None
     ]
     if not any(given[name] for name in ("key_hex", "data_keys", "passphrase_file", "keyfile")):
         raise click.UsageError("give --data-keys, --passphrase-file, --keyfile or --key-hex")
-    if main([*arguments, *map(str, paths)]):
-        raise OperationFailed("not everything could be decrypted; each object says why")
+    found = decrypt([*arguments, *map(str, paths)])
+    words = ", ".join(f"{count} {what}" for what, count in found.items())
+    fault = OperationFailed("not everything could be decrypted; each object says why")
+    invocation.report(Result(found, words, fault=fault if found["failed"] else None))

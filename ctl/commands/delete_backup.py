@@ -88,7 +88,11 @@ def choose_one(
         holdings, holdings.decide_deletion(rules, frozenset(spec.names), profile), meant
     )
     if preview.kept:
-        raise Refused(f"the backup {name} stays: {preview.kept[0][1]}")
+        is_held = any(backup.hold for backup in meant)
+        raise Refused(
+            f"the backup {name} stays: {preview.kept[0][1]}",
+            hint=f"'ctl hold {name} --release' lets it go" if is_held else "",
+        )
     bases = {b.id: b.last_write for b in holdings.backups if not b.is_selective}
     stays = copied_elsewhere(holdings.backups, profile)
     after = [at for other, at in bases.items() if other != name or name in stays]

@@ -131,7 +131,7 @@ def status(invocation: Invocation, probe: bool) -> None:
     """Show the keys, what they encrypt, and whether every agent can use them."""
 
     async def run(session: Session) -> Result:
-        if probe:
+        if probe and await session.encryption.all():
             operation = await submit(session, Kind.ENCRYPTION, EncryptionSpec(action="probe"))
             await carry_out(session, operation, wait=True, wait_time_s=None)
         found = status_of(

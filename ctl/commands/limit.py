@@ -146,7 +146,7 @@ def _changed(rates: Rates, given: dict[str, float | None]) -> Rates:
 
 
 def _window(text: str, days: str | None, timezone: str, rates: Rates) -> Window:
-    start, _, end = text.partition("-")
+    start, end = (part.strip().zfill(len("HH:MM")) for part in (*text.split("-", 1), "")[:2])
     chosen = tuple(day.strip().lower()[:3] for day in days.split(",")) if days else DAYS
     if unknown := [day for day in chosen if day not in DAYS]:
         raise ConfigError(f"{unknown[0]!r} is no day", hint=f"write {','.join(DAYS)}")
@@ -195,5 +195,13 @@ def _readable(value: Any) -> Any:
 
 def _readable_of(key: str, value: Any) -> Any:
     if key.endswith("_bytes_per_s"):
-        return "none" if value is None else f"{format_size(value)}/s"
+        return "none" if value is None else f"{_short(value)}/s"
     return "none" if value is None else _readable(value)
+
+
+def _short(size_bytes: int) -> str:
+    """As people write rates, `5MB`, where that is exact."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{unit}"
+    return format_size(size_bytes)

@@ -57,6 +57,8 @@ def command(
         replset_remapping=replset_remapping or {},
         dry_run=dry_run,
     )
+    if spec.start >= spec.end:
+        raise click.UsageError(f"--end ({spec.end}) has to be after --start ({spec.start})")
 
     async def run(session: Session) -> Result:
         await require_storage(session)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Group
+from rich.text import Text
 
 from agent.wire.overview import Overview
 from ctl.coverage import status_lines
@@ -113,7 +114,8 @@ def _running(operations: list[dict[str, Any]]) -> list[RenderableType]:
             words += f", {number(progress['documents_done'])} documents"
         if progress["eta_s"] is not None:
             words += f", {size(progress['bytes_s'])}/s, ETA {duration(progress['eta_s'])}"
-        lines.append(f"{words} [op id: {item['op_id']}]")
+        # Not folded: an op id is to be copied.
+        lines.append(Text(f"{words} [op id: {item['op_id']}]", no_wrap=True, overflow="ignore"))
         lines += [
             f"    {part['rs']}: {part['status']} on {part['node'] or '-'}"
             + (f", {part['stage']}" if part["stage"] else "")

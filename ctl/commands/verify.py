@@ -34,7 +34,6 @@ _SHOWN = 20
 @click.option(
     "--max-age",
     type=Duration(),
-    default="7d",
     metavar="D",
     help="With --deep: what was read within this time is not read again (7d; 0 reads all).",
 )
@@ -52,7 +51,7 @@ def command(
     *,
     name: str | None,
     deep: bool,
-    max_age: float,
+    max_age: float | None,
     by_restore: bool,
     time_: str | None,
     profile: str | None,
@@ -64,6 +63,8 @@ def command(
     mongod on an agent's host and proven there. Exit status 1 if anything is harmed."""
     if time_ is not None and not by_restore:
         raise click.UsageError("--time goes with --restore only")
+    if max_age is not None and not deep:
+        raise click.UsageError("--max-age goes with --deep only")
     if by_restore and deep:
         raise click.UsageError("--restore and --deep exclude each other: a restore reads all")
     target = parse_target(time_) if time_ is not None else None
@@ -74,9 +75,9 @@ def command(
         await require_storage(session, profile or MAIN)
         if by_restore:
             return await prove(session, name, target, profile, wait=wait, wait_time_s=wait_time)
-        spec = VerifySpec(
-            names=(name,) if name else (), deep=deep, max_age_s=max_age, profile=profile
-        )
+        spec = VerifySpec(names=(name,) if name else (), deep=deep, profile=profile)
+        if max_age is not None:
+            spec = spec.model_copy(update={"max_age_s": max_age})
         operation = await submit(session, Kind.VERIFY, spec)
         operation = await carry_out(session, operation, wait=wait, wait_time_s=wait_time)
         data = {**brief(operation), **operation.result}

@@ -77,7 +77,10 @@ def _fault(answers: Answers) -> OperationFailed | None:
             f"the storage cannot be used everywhere: {'; '.join(bad)}", hint=hint
         )
     if not answers.reports:
-        return OperationFailed("no agent is alive, so nobody can check the storage")
+        return OperationFailed(
+            "no agent is alive, so nobody can check the storage",
+            hint="start one beside each node; 'ctl status' shows which there are",
+        )
     return None
 
 

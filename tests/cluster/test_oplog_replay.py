@@ -90,3 +90,6 @@ def test_a_span_that_is_not_archived_is_refused_naming_what_is(ctl_one: Ctl) -> 
         3, "oplog-replay", "--start", f"{now - 60},1", "--end", f"{now},1", "--wait", "--yes"
     )
     assert "no slices begin at or before" in sentence
+    span = ("--start", f"{now - 60},1", "--end", f"{now},1", "--dry-run")
+    sentence = ctl_one.fails(3, "oplog-replay", *span, "--replset-remapping", "rs-x=rs-y")
+    assert "there is no replica set rs-x here" in sentence

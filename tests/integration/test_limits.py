@@ -56,12 +56,12 @@ def test_a_restore_keeps_its_rate_and_equals_its_source(scene: Scene) -> None:
 
 def test_windows_are_set_shown_and_replaced(scene: Scene) -> None:
     scene.ctl.ok("limit", "set", "--network", "5MB/s")
-    shown = scene.ctl.ok("limit", "set", "--read", "1MB/s", "--window", "00:00-23:59")
+    shown = scene.ctl.ok("limit", "set", "--read", "1MB/s", "--window", "0:00-23:59")
     assert shown["windows"][0]["between"] == "00:00-23:59"
     shown = scene.ctl.ok("limit", "set", "--read", "2MB/s", "--window", "00:00-23:59")
     assert [one["read_bytes_per_s"] for one in shown["windows"]] == [2_000_000]
     assert shown["limits"]["network_bytes_per_s"] == 5_000_000
-    assert "5000000B/s" in scene.ctl.run("limit", "show", out=None).stdout
+    assert "network: 5MB/s" in scene.ctl.run("limit", "show", out=None).stdout
     assert "no window of time" in scene.ctl.fails(
         2, "limit", "set", "--read", "1MB", "--window", "soon"
     )

@@ -289,6 +289,7 @@ COMMANDS: Final[dict[str, Shape]] = {
         {**ASKED, "*": "anything"},
         "@settings",
     ),
+    "decrypt": {"decrypted": "integer", "skipped": "integer", "failed": "integer"},
     "db-role": {"user": "text", "roles": [{"createRole": "text", "*": "anything"}]},
     "delete-backup": "@removal",
     "delete-pitr": "@removal",

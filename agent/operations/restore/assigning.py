@@ -87,7 +87,7 @@ def _place(
         hint = (
             f"add --replset-remapping {proposed}"
             if proposed is not None
-            else f"the cluster needs as many shards as the backup has: {_shards(backup)}"
+            else _too_few(backup, topology)
         )
         raise Refused(
             f"the backup {backup.id} is of replica set {share.replset}, and there is no "
@@ -97,8 +97,11 @@ def _place(
     return found
 
 
-def _shards(backup: Backup) -> int:
-    return sum(share.shard is not None for share in backup.replsets)
+def _too_few(backup: Backup, topology: Topology) -> str:
+    if not backup.is_sharded:
+        return f"the replica set here is {topology.members[0].replset}"
+    shards = sum(share.shard is not None for share in backup.replsets)
+    return f"the cluster needs as many shards as the backup has: {shards}"
 
 
 def _proposed(

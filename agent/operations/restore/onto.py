@@ -62,6 +62,11 @@ class OplogReplayKind:
                 hint="restore a backup to the end of the span with 'ctl restore --time'",
             )
         target = lead.services.node.replset
+        if others := set(spec.replset_remapping.values()) - {target}:
+            raise Refused(
+                f"there is no replica set {min(others)} here",
+                hint=f"write --replset-remapping {target}={next(iter(spec.replset_remapping))}",
+            )
         storage = await lead.services.open_storage(lead.settings, MAIN)
         try:
             slices = await _slices(storage, spec, target)

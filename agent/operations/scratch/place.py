@@ -54,7 +54,7 @@ class Place:
         found = str(self.mongod) if self.mongod is not None else shutil.which("mongod")
         if found is None or not os.access(found, os.X_OK):
             raise ConfigError(
-                f"there is no mongod to start for a proof: {found or 'none on PATH'}",
+                f"there is no mongod to restore the backup into: {found or 'none on PATH'}",
                 hint="set verify.mongod in this agent's settings, to a program of the version of"
                 " the backup",
             )

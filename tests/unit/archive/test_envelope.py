@@ -21,7 +21,7 @@ from agent.archive.objects import (
 from agent.archive.vault import VaultStorage, stored_name
 from agent.errors import IntegrityError
 from agent.wire.optime import OpTime
-from ctl.decryptor import main
+from ctl.decryptor import decrypt
 from tests.support.vaults import FIRST, Vaults
 
 SECRET = b"a tide that nobody may know of"
@@ -143,7 +143,7 @@ async def test_the_decryptor_without_tidelog_agrees(tmp_path: Path) -> None:
     keyfile = tmp_path / "keyfile"
     keyfile.write_text(FIRST)
     arguments = ["--keyfile", str(keyfile), "--to", str(tmp_path / "to")]
-    assert main([*arguments, str(tmp_path / "copy")]) == 0
+    assert decrypt([*arguments, str(tmp_path / "copy")])["failed"] == 0
     for key, data in stored.items():
         plain = b"".join((await opened(storage, data, key)).plain())
         assert (tmp_path / "to" / key.removesuffix(".enc")).read_bytes() == plain
@@ -152,8 +152,8 @@ async def test_the_decryptor_without_tidelog_agrees(tmp_path: Path) -> None:
         changed = bytearray(stored[CHUNK + ".enc"])
         changed[position] ^= 0x10
         path.write_bytes(bytes(changed))
-        assert main([*arguments, str(path)]) == 1, position
+        assert decrypt([*arguments, str(path)])["failed"] == 1, position
     path.write_bytes(stored[OTHER_CHUNK + ".enc"])
-    assert main([*arguments, str(path)]) == 1
+    assert decrypt([*arguments, str(path)])["failed"] == 1
     keyfile.write_text("cd" * 32)
-    assert main([*arguments, str(tmp_path / "copy" / (SLICE + ".enc"))]) == 1
+    assert decrypt([*arguments, str(tmp_path / "copy" / (SLICE + ".enc"))])["failed"] == 1

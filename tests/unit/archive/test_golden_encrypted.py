@@ -110,7 +110,7 @@ async def test_all_its_data_keys_open_and_the_next_one_is_under_both_keys() -> N
 
 
 @pytest.fixture
-def decrypt() -> Callable[[list[str]], int]:
+def decrypt() -> Callable[[list[str]], dict[str, int]]:
     """`docs/tidelog_decrypt.py`, from where it lies."""
     spec = importlib.util.spec_from_file_location(
         "tidelog_decrypt", ROOT / "docs/tidelog_decrypt.py"
@@ -119,7 +119,7 @@ def decrypt() -> Callable[[list[str]], int]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: Callable[[list[str]], int] = module.main
+    found: Callable[[list[str]], dict[str, int]] = module.decrypt
     return found
 
 
@@ -131,10 +131,10 @@ def expanded(path: Path) -> bytes:
 
 @pytest.mark.parametrize("key", ["passphrase", "keyfile"])
 def test_the_decryptor_without_tidelog_reads_it(
-    tmp_path: Path, key: str, decrypt: Callable[[list[str]], int]
+    tmp_path: Path, key: str, decrypt: Callable[[list[str]], dict[str, int]]
 ) -> None:
     given = [f"--{key}-file" if key == "passphrase" else "--keyfile", str(GOLDEN / key)]
-    assert decrypt([*given, "--to", str(tmp_path), str(REPOSITORY)]) == 0
+    assert decrypt([*given, "--to", str(tmp_path), str(REPOSITORY)])["failed"] == 0
     (manifest_path,) = (tmp_path / "backups" / EXPECTED["sealed"]).rglob("manifest-*.json.zst")
     manifest = json.loads(expanded(manifest_path))
     found: dict[str, list[bytes]] = {}

@@ -67,6 +67,7 @@ class Following:
             self.wakeup,
             self.clock,
         )
+        self.watch = watch
         async with asyncio.TaskGroup() as group:
             task = group.create_task(watch.run())
             await settle()
@@ -101,6 +102,16 @@ async def test_a_storage_that_fails_is_told_and_tried_again_sooner() -> None:
         following.clock.now_s += 61
         await following.look()
         assert following.checks == 2
+
+
+async def test_what_somebody_else_finds_of_a_storage_is_soon_told() -> None:
+    following = Following()
+    following.store.put(STORAGE)
+    async with following.running():
+        following.problem = StorageFull("no space left on /backups")
+        following.watch.look_again()
+        await settle()
+        assert following.told_error() == "no space left on /backups"
 
 
 async def test_what_will_soon_be_a_fault_is_told_until_it_is_mended() -> None:

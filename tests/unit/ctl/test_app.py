@@ -49,6 +49,27 @@ def test_every_module_is_listed() -> None:
     assert modules == set(COMMANDS)
 
 
+def test_an_error_of_usage_is_one_sentence(ctl: Ctl) -> None:
+    missing = ctl("encryption", "enable").err
+    assert missing.startswith(
+        "Error: missing option '--provider'. Choose from: passphrase, keyf"
+    )
+    both = ctl("restore", "2026-03-01T12:00:00Z", "--time", "1767323045")
+    assert both.err.startswith("Error: NAME and --time exclude each other")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("verify", "--max-age", "1d"),
+        ("oplog-replay", "--start", "1767323045,2", "--end", "1767323045,1", "-y"),
+    ],
+)
+def test_flags_that_mean_nothing_together_are_usage(ctl: Ctl, line: tuple[str, ...]) -> None:
+    assert ctl(*line).code == 2
+    assert not ctl.world.operations
+
+
 def test_help_lists_the_commands(ctl: Ctl) -> None:
     outcome = ctl("--help")
     assert all(

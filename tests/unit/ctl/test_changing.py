@@ -205,6 +205,7 @@ def test_delete_by_name(stocked: Ctl) -> None:
     held = stocked("delete-backup", B, "-y")
     assert held.code == 3
     assert "stays: on hold: audit" in held.err
+    assert f"Hint: 'ctl hold {B} --release' lets it go" in held.err
 
 
 def test_delete_by_age_says_why_the_rest_stays(stocked: Ctl) -> None:

@@ -81,9 +81,22 @@ def test_decrypting_needs_a_key(ctl: Ctl, tmp_path: Path, given: tuple[str, ...]
 def test_what_cannot_be_decrypted_is_named(ctl: Ctl, tmp_path: Path) -> None:
     harmed = tmp_path / "x.bson.zst.enc"
     harmed.write_bytes(b"nothing of Tidelog's")
-    outcome = ctl("decrypt", str(harmed), "--key-hex", "ab" * 32)
+    outcome = ctl("decrypt", str(harmed), "--key-hex", "ab" * 32, "-o", "json")
     assert outcome.code == 1
     assert str(harmed) in outcome.err
+    assert outcome.json == {
+        "decrypted": 0,
+        "skipped": 0,
+        "failed": 1,
+        "error": "not everything could be decrypted; each object says why",
+        "hint": "",
+    }
+
+
+def test_where_nothing_is_encrypted_there_is_nothing_to_probe(ctl: Ctl) -> None:
+    outcome = ctl("encryption", "status", "--probe", "-o", "json")
+    assert (outcome.code, outcome.json["enabled"]) == (0, False)
+    assert not ctl.world.operations
 
 
 USES = ["kms:GenerateDataKey", "kms:Encrypt", "kms:Decrypt"]

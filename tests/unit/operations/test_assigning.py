@@ -139,3 +139,10 @@ def test_the_hint_of_other_names_is_the_whole_flag_to_give(
     with pytest.raises(Refused) as refused:
         assign(backup(*shares), cluster("cfg", **there), remapping)
     assert refused.value.hint == hint
+
+
+def test_of_a_replica_set_the_refusal_names_the_one_that_is_here() -> None:
+    only = share("rs0")
+    with pytest.raises(Refused) as refused:
+        assign(backup(only), unsharded("rs0"), {"rs0": "rs-x"})
+    assert refused.value.hint == "the replica set here is rs0"

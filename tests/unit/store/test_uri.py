@@ -141,3 +141,10 @@ def test_members_that_cannot_do_are_named_with_what_to_give_instead(
     with pytest.raises(ConfigError, match=f"db1:27017 {message}") as caught:
         _check_member("db1:27017", hello)
     assert caught.value.hint
+
+
+def test_no_primary_is_said_in_words() -> None:
+    said = 'No replica set members match selector "Primary()", Timeout: 5.0s, Topology …'
+    with pytest.raises(StoreUnavailable) as found, translated("reading"):
+        raise ServerSelectionTimeoutError(said)
+    assert str(found.value) == "reading: no member that answers is primary"
