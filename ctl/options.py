@@ -152,6 +152,10 @@ def selection_options(function: F) -> F:
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+yes_or_force_option = click.option(
+    "-y", "--yes", "-f", "--force", "yes", is_flag=True, help="Do not ask."
+)
+"""Where PBM's scripts may have its old `-f`."""
 queue_option = click.option(
     "--queue", is_flag=True, help="Wait in line if another operation is in progress."
 )

@@ -17,7 +17,7 @@ from agent.wire.retention import lost_spans
 from agent.wire.specs import DeleteBackupSpec
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import require_backup
-from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_option
+from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_or_force_option
 from ctl.removal import Holdings, Preview, cutoff, of_backups, read_holdings, remove
 from ctl.render import moment
 
@@ -34,7 +34,7 @@ TYPES: Final = ("logical", "physical", "external", "incremental", "selective")
 @click.option("-t", "--type", "type_", type=click.Choice(TYPES), help="Only of this type.")
 @click.option("--profile", metavar="P", help="Only those on this storage profile.")
 @dry_run_option
-@yes_option
+@yes_or_force_option
 @wait_options
 @global_options
 @pass_invocation

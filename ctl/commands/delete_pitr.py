@@ -12,7 +12,7 @@ from agent.wire.operations import Kind
 from agent.wire.removals import pitr_rules
 from agent.wire.specs import DeletePitrSpec
 from ctl.invocation import Invocation, Result, pass_invocation
-from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_option
+from ctl.options import OlderThan, dry_run_option, global_options, wait_options, yes_or_force_option
 from ctl.removal import Holdings, Preview, cutoff, going_slices, read_holdings, remove
 from ctl.storage_settings import require_storage
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--older-than", type=OlderThan(), help="7d, 2026-01-02 or 2026-01-02T03:04:05 (UTC).")
 @click.option("-a", "--all", "all_", is_flag=True, help="All that nothing needs any more.")
 @dry_run_option
-@yes_option
+@yes_or_force_option
 @wait_options
 @global_options
 @pass_invocation

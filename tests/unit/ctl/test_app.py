@@ -51,9 +51,7 @@ def test_every_module_is_listed() -> None:
 
 def test_an_error_of_usage_is_one_sentence(ctl: Ctl) -> None:
     missing = ctl("encryption", "enable").err
-    assert missing.startswith(
-        "Error: missing option '--provider'. Choose from: passphrase, keyf"
-    )
+    assert missing.startswith("Error: missing option '--provider'. Choose from: passphrase, keyf")
     both = ctl("restore", "2026-03-01T12:00:00Z", "--time", "1767323045")
     assert both.err.startswith("Error: NAME and --time exclude each other")
 

@@ -197,7 +197,7 @@ def stocked(ctl: Ctl) -> Ctl:
 
 def test_delete_by_name(stocked: Ctl) -> None:
     assert stocked("delete-backup", A).code == 3
-    outcome = stocked("delete-backup", A, "-y")
+    outcome = stocked("delete-backup", A, "-f")
     assert outcome.code == 0
     assert "Deletion 2026-03-01T12:00:01Z requested" in outcome.out
     assert stocked.world.operations[0].spec == {"names": (A,)}
