@@ -66,6 +66,8 @@ class Find:
     read_concern: Document
     options: Document = field(default_factory=dict)
     batch_size: int = EVERYTHING
+    more_size: int | None = None
+    """Of the batches behind the first, if it differs."""
 
     def command(self) -> Document:
         """The `find` command."""
@@ -110,7 +112,9 @@ async def session_of(node: Node) -> AsyncIterator[Any]:
 
 
 async def _batches(node: Node, find: Find, session: Any) -> AsyncGenerator[CursorReply]:
-    cursor = _cursor(node, find.database, find.command(), find.label, session)
+    cursor = _cursor(
+        node, find.database, find.command(), find.label, session, more_size=find.more_size
+    )
     async with aclosing(cursor) as replies:
         async for reply in replies:
             yield reply
@@ -129,7 +133,13 @@ async def raw_cursor(
 
 
 async def _cursor(
-    node: Node, database: str, command: Document, label: str, session: Any
+    node: Node,
+    database: str,
+    command: Document,
+    label: str,
+    session: Any,
+    *,
+    more_size: int | None = None,
 ) -> AsyncGenerator[CursorReply]:
     reply = await _run(node, database, command, label, session)
     collection = reply.ns.partition(".")[2]
@@ -138,7 +148,7 @@ async def _cursor(
         while reply.cursor_id:
             more: Document = {"getMore": reply.cursor_id, "collection": collection}
             if "batchSize" in command:
-                more["batchSize"] = command["batchSize"]
+                more["batchSize"] = more_size or command["batchSize"]
             reply = await _run(node, database, more, label, session)
             yield reply
     finally:

@@ -54,6 +54,11 @@ class Governor:
         while await self._is_behind():
             await self._clock.sleep(LOOK_AT_LAG_EVERY_S)
 
+    def reading_s(self, size_bytes: int) -> float:
+        """How long it takes at least, at the rates of now, to read and send so many bytes."""
+        rates = (self._rates.read_bytes_per_s, self._rates.network_bytes_per_s)
+        return max((size_bytes / rate for rate in rates if rate is not None), default=0.0)
+
     async def loaded(self, size_bytes: int) -> None:
         """Wait until so many bytes of BSON may be loaded into the database."""
         await self._loading.take(size_bytes)

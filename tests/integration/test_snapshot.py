@@ -20,9 +20,11 @@ from pymongo import MongoClient
 
 from agent.archive.codec import Compression
 from agent.errors import StoreUnavailable
+from agent.mongo.cursor import SnapshotLost
 from agent.mongo.node import Node
-from agent.operations.backup import reading, snapshot
+from agent.operations.backup import moments, snapshot
 from agent.operations.backup.snapshot import SnapshotOutcome
+from agent.operations.backup.streaming import Stream
 from agent.storage.filesystem import FilesystemStorage
 from agent.storage.memory import MemoryStorage
 from agent.wire.namespaces import Selection
@@ -31,6 +33,7 @@ from agent.wire.optime import OpTime
 from tests.support.documents import read_raw
 from tests.support.mongod import ReplicaSet
 from tests.support.snapshots import (
+    Part,
     contents,
     make_snapshot,
     open_node,
@@ -88,7 +91,7 @@ async def test_every_segment_is_the_state_at_its_optime_while_documents_are_writ
     collection = client["db"]["c"]
     collection.insert_many([{"_id": n, "v": 0, "pad": "x" * 150} for n in range(0, 6000, 2)])
     small_units(monkeypatch, 32 << 10)
-    monkeypatch.setattr(reading, "SNAPSHOT_AGE_S", 0.05)
+    monkeypatch.setattr(moments, "SNAPSHOT_AGE_S", 0.05)
     rng = random.Random(3)
 
     def write() -> None:
@@ -159,6 +162,45 @@ async def test_the_catalogue_has_what_belongs_into_a_backup_verbatim(one_node: R
     held = await contents(storage, outcome)
     assert [bson.decode(raw)["_id"] for raw in held["db.system.views"]] == ["db.seen", "db.weather"]
     assert len(held["admin.system.users"]) == 1
+
+
+async def _whole(replset: ReplicaSet) -> tuple[list[bytes], list[Part]]:
+    """The documents in the order of their insertion, against that of their `_id`, and the parts."""
+    collection = replset.client()["db"]["c"]
+    collection.insert_many([{"_id": n, "pad": "x" * 150} for n in range(3000, 0, -1)])
+    outcome, storage = await _taken(replset, readers=1)  # or a machine of many cores prefers ranges
+    (entry,) = (e for e in outcome.begun.catalogue if e.ns == "db.c")
+    parts = (await parts_of(storage, outcome.objects))[entry.uuid]
+    return [bytes(raw) for raw in read_raw(replset.client(), "db", "c")], parts
+
+
+async def test_what_is_read_whole_comes_in_natural_order_at_one_optime_in_many_objects(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_units(monkeypatch, whole_bytes=1 << 30)
+    _, parts = await _whole(one_node)
+    assert [n for part in parts for n in part.ids] == list(range(3000, 0, -1))
+    assert {part.bounds for part in parts} == {(None, None)}
+    assert len({part.segment.read_at for part in parts}) == 1
+    assert len(parts) > 5
+
+
+async def test_what_cannot_be_read_whole_is_read_in_ranges(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history of the OpTime ends in the middle, after some objects have been stored."""
+    small_units(monkeypatch, whole_bytes=1 << 30)
+    original = Stream._send
+
+    async def lose(stream: Stream, group: asyncio.TaskGroup) -> None:
+        await original(stream, group)
+        if len(stream._stored) == 3:
+            raise SnapshotLost("Read timestamp is older than the oldest", code=239)
+
+    monkeypatch.setattr(Stream, "_send", lose)
+    expected, parts = await _whole(one_node)
+    assert sorted(raw for part in parts for raw in part.raw) == sorted(expected)
+    assert len({part.bounds for part in parts}) == len(parts) > 5
 
 
 async def test_only_what_was_selected_is_read(one_node: ReplicaSet) -> None:

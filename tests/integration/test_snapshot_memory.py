@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from agent.operations.backup.planning import PLANNER_BUDGET_BYTES
+from agent.operations.backup.reading import STREAM_BUDGET_BYTES
 from agent.storage.memory import MemoryStorage
 from tests.support.mongod import ReplicaSet
 from tests.support.snapshots import open_node, small_units, take
@@ -59,6 +61,16 @@ def test_300_mb_that_do_not_compress_are_read_within_128_mib(
     assert found["objects"] >= 5
     assert found["largest_mib"] < 64
     assert found["grown_mib"] < 128 + PYTHON_MIB < SIZE_MIB * 0.7, found
+
+
+@pytest.mark.timeout(180)
+def test_200_mb_read_whole_take_no_more_than_the_budget_of_a_stream(filled: ReplicaSet) -> None:
+    _fill(filled)
+    filled.client()["big"]["c"].delete_many({"_id": {"$gte": 2000}})
+    found = _measured(filled, 2 * PLANNER_BUDGET_BYTES + STREAM_BUDGET_BYTES >> 20, 3)
+    assert found["documents"] == 2000
+    assert found["objects"] >= 5
+    assert found["grown_mib"] < (STREAM_BUDGET_BYTES >> 20) + PYTHON_MIB, found
 
 
 async def test_a_budget_below_what_planners_and_readers_hold_does_not_stand_still(

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from agent import faults
 from agent.errors import StorageUnavailable, TidelogError, root_cause
-from agent.operations.backup import reading, snapshot
+from agent.operations.backup import bundling, snapshot
 from agent.operations.backup.resuming import reread_bytes
 from agent.operations.backup.snapshot import SnapshotOutcome
 from agent.storage.base import ObjectInfo
@@ -98,7 +98,7 @@ async def test_whoever_dies_wherever_another_node_goes_on_and_reads_what_is_miss
     client = three_nodes.client()
     _seed(client)
     small_units(monkeypatch, UNIT_BYTES)
-    monkeypatch.setattr(reading, "BUNDLE_SEGMENTS", 7)
+    monkeypatch.setattr(bundling, "BUNDLE_SEGMENTS", 7)
     monkeypatch.setattr(snapshot, "REPORT_EVERY_S", 0.002)
     rng = random.Random(seed)
     objects = MemoryObjects()
@@ -146,22 +146,24 @@ async def test_whoever_dies_wherever_another_node_goes_on_and_reads_what_is_miss
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("point", "whole_bytes"),
     [
-        "snapshot.catalogued",
-        "snapshot.chunk_read@3",
-        "snapshot.chunk_stored@3",
-        "snapshot.journal_written",
-        "snapshot.journal_written@2",
-        "oplog.slice_stored",
+        ("snapshot.catalogued", 0),
+        ("snapshot.chunk_read@3", 0),
+        ("snapshot.chunk_stored@3", 0),
+        ("snapshot.journal_written", 0),
+        ("snapshot.journal_written@2", 0),
+        ("oplog.slice_stored", 0),
+        ("snapshot.chunk_read@3", 1 << 30),
+        ("snapshot.chunk_stored@3", 1 << 30),
     ],
 )
 async def test_a_failure_at_any_fault_point_is_gone_on_from(
-    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch, point: str
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch, point: str, whole_bytes: int
 ) -> None:
     client = one_node.client()
     client["db"]["c"].insert_many([{"_id": n, "pad": "x" * 150} for n in range(1500)])
-    small_units(monkeypatch, 32 << 10)
+    small_units(monkeypatch, 32 << 10, whole_bytes=whole_bytes)
     objects = MemoryObjects()
     name, _, hit = point.partition("@")
 

@@ -19,7 +19,7 @@ from agent.archive.objects import fetch_framed
 from agent.clock import SystemClock
 from agent.mongo.node import Node
 from agent.mongo.raw import documents
-from agent.operations.backup import planning, reading
+from agent.operations.backup import bundling, planning, reading
 from agent.operations.backup.snapshot import Snapshot, SnapshotOptions, SnapshotOutcome
 from agent.storage.base import Storage
 from agent.wire.namespaces import Selection
@@ -42,12 +42,19 @@ async def open_node(replset: ReplicaSet, member: MongodNode | None = None) -> As
         await node.aclose()
 
 
-def small_units(patch: pytest.MonkeyPatch, chunk_bytes: int = 64 << 10) -> None:
+def small_units(
+    patch: pytest.MonkeyPatch, chunk_bytes: int = 64 << 10, *, whole_bytes: int = 0
+) -> None:
     """Make little data enough for many units, each of several batches."""
     patch.setattr(reading, "CHUNK_BYTES", chunk_bytes)
     patch.setattr(planning, "CHUNK_BYTES", chunk_bytes)
     patch.setattr(reading, "SMALL_BYTES", chunk_bytes // 8)
     patch.setattr(reading, "BATCH_BYTES", chunk_bytes // 4)
+    patch.setattr(bundling, "BATCH_BYTES", chunk_bytes // 4)
+    patch.setattr(bundling, "CHUNK_BYTES", chunk_bytes)
+    patch.setattr(reading, "PROBE_DOCUMENTS", 2)
+    # What this much data is in earnest: too large to be read whole.
+    patch.setattr(planning, "WHOLE_BYTES", whole_bytes)
 
 
 def make_snapshot(

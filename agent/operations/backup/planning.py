@@ -4,26 +4,32 @@ Planners walk the catalogue together. A small collection is read at once into th
 a larger one is cut into ranges, which go to the readers through a bounded channel as they are
 found. A collection counts as small once it has been read, so no statistics are needed for thousands
 of tiny ones. What an earlier worker finished, says the journal, is left out.
+
+Ranges are for what is too large to be read at one OpTime, and for what keeps readers busy that had
+nothing to do otherwise. Any other collection is read whole, in natural order: that costs mongod
+half the work. A whole that is lost on the way is read in ranges after all.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
 from agent.archive.manifest import CollectionEntry
-from agent.mongo.catalogue import collection_sizes
+from agent.mongo.catalogue import Sizes, collection_sizes
 from agent.mongo.cursor import CollectionGone, SnapshotLost
 from agent.mongo.node import Node
-from agent.mongo.ranges import MAX_SKIP, documents_a_range, find_ranges
+from agent.mongo.ranges import documents_a_range, find_ranges
+from agent.operations.backup.bundling import Bundle
 from agent.operations.backup.journal import FinishedUnit
+from agent.operations.backup.moments import WHOLE_S, ReadClock
 from agent.operations.backup.reading import (
     CHUNK_BYTES,
-    Bundle,
-    ReadClock,
+    WHOLE_BYTES,
     Reader,
     Unit,
     decoded_bound,
@@ -35,6 +41,8 @@ from agent.pipeline.channel import Channel
 
 PLANNER_BUDGET_BYTES: Final = 48 << 20
 """A planner's bundle and one reply."""
+_CORES_A_STREAM: Final = 3
+"""What one stream keeps busy: mongod one core, and the agent two that receive and compress."""
 
 
 @dataclass(slots=True)
@@ -90,80 +98,52 @@ def _between(previous: tuple[int, ...], following: tuple[int, ...]) -> tuple[int
     return (*previous, following[depth] - 1)
 
 
-class Planner:
-    """One of several that share the iterator over the catalogue."""
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Whether a collection may be read whole, and how many at once keep the machine busy."""
 
-    def __init__(
-        self,
-        node: Node,
-        reader: Reader,
-        *,
-        read_clock: ReadClock,
-        budget: ByteBudget,
-        remaining: Remaining,
-        units: Channel[Unit],
-        on_finished: Callable[[FinishedUnit], Awaitable[None]],
-        on_gone: Callable[[CollectionEntry], None],
-    ) -> None:
-        self._node = node
-        self._reader = reader
-        self._read_clock = read_clock
-        self._budget = budget
-        self._remaining = remaining
-        self._units = units
-        self._on_finished = on_finished
-        self._on_gone = on_gone
-        self._bundle = Bundle(reader)
+    total_bytes: Callable[[], Awaitable[int]]
+    """What all collections hold together."""
+    pace_s: Callable[[int], float]
+    """How long reading so many bytes takes at the rate that is allowed now."""
+    readers: int
 
-    async def run(self, catalogue: Iterator[CollectionEntry]) -> None:
-        """Plan until the shared iterator ends, then store the last bundle."""
-        async with self._budget.take(PLANNER_BUDGET_BYTES):
-            for entry in catalogue:
-                if entry.uuid in self._remaining.bundled:
-                    continue
-                try:
-                    if entry.uuid in self._remaining.ranges or not await self._bundled(entry):
-                        await self._send_ranges(entry)
-                except CollectionGone:
-                    self._on_gone(entry)
-            await self._store_bundle()
-
-    async def _bundled(self, entry: CollectionEntry) -> bool:
-        """Take a collection into the bundle if it is small."""
-        small = await self._reader.read_small(entry)
-        if small is None:
+    async def fit(self, size_bytes: int) -> bool:
+        """Whether one of this size is no more than a stream's share of all, and may be read within
+        seconds."""
+        if size_bytes > WHOLE_BYTES or self.pace_s(size_bytes) > WHOLE_S:
             return False
-        await self._bundle.add(small)
-        if self._bundle.is_full:
-            await self._store_bundle()
-        return True
+        lanes = max(1, min(self.readers, (os.cpu_count() or 1) // _CORES_A_STREAM))
+        return lanes == 1 or size_bytes * lanes <= await self.total_bytes()
 
-    async def _store_bundle(self) -> None:
-        stored = await self._bundle.store()
-        if stored is not None:
-            await self._on_finished(FinishedUnit(objects=(stored,)))
 
-    async def _send_ranges(self, entry: CollectionEntry) -> None:
-        finished = self._remaining.ranges.get(entry.uuid, [])
-        # By name, so it may be another's size by now: it decides how the ranges are cut, no more.
-        sizes = await collection_sizes(self._node, entry.ns)
-        average = sizes.bytes // max(1, sizes.documents)
-        if is_fuzzy(entry):
-            # Natural order knows no ranges.
-            if not finished:
-                await self._units.put(Unit(entry, (0,), document_bytes=average))
-            return
+class Ranges:
+    """Cuts collections into ranges of about a chunk."""
+
+    def __init__(self, node: Node, read_clock: ReadClock) -> None:
+        self._node = node
+        self._read_clock = read_clock
+
+    async def units(
+        self, entry: CollectionEntry, sizes: Sizes, finished: list[FinishedUnit]
+    ) -> AsyncGenerator[Unit]:
+        """What is left of a collection, in order."""
         skip = documents_a_range(sizes.bytes, sizes.documents, CHUNK_BYTES)
-        if sizes.bytes < CHUNK_BYTES * 3 // 2:
-            skip = min(MAX_SKIP, skip * 3 // 2)
         for gap in gaps(finished):
             numbers = itertools.count()
-            async with aclosing(self._ranges_of(entry, gap, skip)) as ranges:
+            async with aclosing(self._of(entry, gap, skip)) as ranges:
                 async for minimum, maximum in ranges:
                     sequence = (*gap.prefix, next(numbers))
-                    await self._units.put(Unit(entry, sequence, minimum, maximum, average))
+                    yield Unit(entry, sequence, minimum, maximum, average_bytes(sizes))
 
-    async def _ranges_of(
+    async def of_lost(self, entry: CollectionEntry) -> AsyncGenerator[Unit]:
+        """All of a collection that could not be read whole."""
+        units = self.units(entry, await collection_sizes(self._node, entry.ns), [])
+        async with aclosing(units):
+            async for unit in units:
+                yield unit
+
+    async def _of(
         self, entry: CollectionEntry, gap: Gap, skip: int
     ) -> AsyncGenerator[tuple[bytes | None, bytes | None]]:
         """Ranges that cover a gap; planned at a later OpTime where the first is lost."""
@@ -187,6 +167,86 @@ class Planner:
             except SnapshotLost as error:
                 losses += 1
                 await self._read_clock.recover(losses, error)
+
+
+class Planner:
+    """One of several that share the iterator over the catalogue."""
+
+    def __init__(
+        self,
+        node: Node,
+        reader: Reader,
+        *,
+        ranges: Ranges,
+        lanes: Lanes | None,
+        budget: ByteBudget,
+        remaining: Remaining,
+        units: Channel[Unit],
+        on_finished: Callable[[FinishedUnit], Awaitable[None]],
+        on_gone: Callable[[CollectionEntry], None],
+    ) -> None:
+        self._node = node
+        self._reader = reader
+        self._ranges = ranges
+        self._lanes = lanes
+        self._budget = budget
+        self._remaining = remaining
+        self._units = units
+        self._on_finished = on_finished
+        self._on_gone = on_gone
+        self._bundle = Bundle(reader)
+
+    async def run(self, catalogue: Iterator[CollectionEntry]) -> None:
+        """Plan until the shared iterator ends, then store the last bundle."""
+        async with self._budget.take(PLANNER_BUDGET_BYTES):
+            for entry in catalogue:
+                if entry.uuid in self._remaining.bundled:
+                    continue
+                try:
+                    if entry.uuid in self._remaining.ranges or not await self._bundled(entry):
+                        await self._send(entry)
+                except CollectionGone:
+                    self._on_gone(entry)
+            await self._store_bundle()
+
+    async def _bundled(self, entry: CollectionEntry) -> bool:
+        """Take a collection into the bundle if it is small."""
+        small = await self._reader.read_small(entry)
+        if small is None:
+            return False
+        await self._bundle.add(small)
+        if self._bundle.is_full:
+            await self._store_bundle()
+        return True
+
+    async def _store_bundle(self) -> None:
+        stored = await self._bundle.store()
+        if stored is not None:
+            await self._on_finished(FinishedUnit(objects=(stored,)))
+
+    async def _send(self, entry: CollectionEntry) -> None:
+        finished = self._remaining.ranges.get(entry.uuid, [])
+        # By name, so it may be another's size by now: it decides how a collection is cut, no more.
+        sizes = await collection_sizes(self._node, entry.ns)
+        if is_fuzzy(entry):
+            # Natural order knows no ranges.
+            if not finished:
+                await self._units.put(Unit(entry, (0,), document_bytes=average_bytes(sizes)))
+            return
+        if self._lanes is not None and not finished and await self._lanes.fit(sizes.bytes):
+            size = max(1, sizes.bytes)
+            await self._units.put(
+                Unit(entry, (0,), document_bytes=average_bytes(sizes), whole_bytes=size)
+            )
+            return
+        async with aclosing(self._ranges.units(entry, sizes, finished)) as units:
+            async for unit in units:
+                await self._units.put(unit)
+
+
+def average_bytes(sizes: Sizes) -> int:
+    """Of a document."""
+    return sizes.bytes // max(1, sizes.documents)
 
 
 def finished_unit(unit: Unit) -> FinishedUnit:

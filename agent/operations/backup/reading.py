@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from agent.archive.codec import Compression
@@ -20,10 +20,10 @@ from agent.archive.layout import BUNDLES, FORMAT_VERSION, chunk_key
 from agent.archive.manifest import ChunkObject, CollectionEntry, Segment
 from agent.archive.objects import put_framed
 from agent.archive.vault import sealed_by, stored_name
-from agent.clock import Clock
-from agent.errors import NodeUnavailable
 from agent.faults import fault_point
+from agent.mongo.catalogue import collection_sizes
 from agent.mongo.cursor import (
+    EVERYTHING,
     CollectionGone,
     Find,
     SnapshotLost,
@@ -34,6 +34,8 @@ from agent.mongo.cursor import (
 )
 from agent.mongo.node import Node
 from agent.mongo.raw import CursorReply
+from agent.operations.backup.moments import Pace, ReadClock
+from agent.operations.backup.streaming import AHEAD, Stream
 from agent.operations.governor import Governor
 from agent.pipeline.budget import ByteBudget
 from agent.storage.base import Storage
@@ -43,51 +45,18 @@ from agent.wire.optime import OpTime
 CHUNK_BYTES: Final = 32 << 20
 SMALL_BYTES: Final = 4 << 20
 """A collection up to this size is bundled with others."""
-BUNDLE_SEGMENTS: Final = 4096
 BATCH_BYTES: Final = 8 << 20
 UNIT_BUDGET_BYTES: Final = CHUNK_BYTES + 2 * BATCH_BYTES
 """What one reader may hold: a compressed chunk, a reply and the batch cut out of it."""
-SNAPSHOT_AGE_S: Final = 60.0
-"""How long one OpTime is read at; mongod keeps history for 300 s, and a unit has to end in it."""
-_REREADS: Final = 10
-_LONGEST_PAUSE_S: Final = 4.0
-
+STREAM_BUDGET_BYTES: Final = 2 * CHUNK_BYTES + (AHEAD + 2) * BATCH_BYTES
+"""What the stream of a whole collection may hold: two compressed chunks, the batches that are being
+compressed, a reply and the batch cut out of it."""
+WHOLE_BYTES: Final = 1 << 30
+"""A collection up to this size may be read whole: some four seconds at full speed, which are lost
+when an agent dies amidst it."""
+PROBE_DOCUMENTS: Final = 256
+"""What is asked for first of a collection whose size nobody has asked for."""
 T = TypeVar("T")
-
-
-class ReadClock:
-    """Which OpTime to read at: one for as long as mongod surely keeps its history, then a newer
-    one. Few distinct values keep replay's question "is this operation in the chunk?" cheap."""
-
-    def __init__(self, node: Node, clock: Clock, read_at: OpTime) -> None:
-        self._node = node
-        self._clock = clock
-        self._read_at = read_at
-        self._taken = clock.monotonic()
-
-    async def now(self) -> OpTime:
-        """The OpTime to read at now."""
-        if self._clock.monotonic() - self._taken > SNAPSHOT_AGE_S:
-            await self.renew()
-        return self._read_at
-
-    async def renew(self) -> OpTime:
-        """The newest committed OpTime, from now on."""
-        taken = self._clock.monotonic()
-        self._read_at = max(self._read_at, (await self._node.hello()).majority)
-        self._taken = taken
-        return self._read_at
-
-    async def recover(self, losses: int, error: SnapshotLost) -> OpTime:
-        """A later OpTime, after so many losses in a row: what changed the collection may still
-        have to be committed. Raises `NodeUnavailable` when that goes on too long."""
-        if losses > _REREADS:
-            raise NodeUnavailable(
-                f"reading was lost to changes {losses} times in a row: {error.message}"
-            ) from error
-        if losses > 1:
-            await self._clock.sleep(min(_LONGEST_PAUSE_S, 0.05 * 2**losses))
-        return await self.renew()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +69,23 @@ class Unit:
     maximum: bytes | None = None
     document_bytes: int = 512
     """Average size, to ask for batches of about `BATCH_BYTES`."""
+    whole_bytes: int = 0
+    """About the size of a collection that is read whole; 0 for a range."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a collection that could be cut into ranges."""
+        return self.whole_bytes > 0
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is so large that it is worth reading on while batches are compressed."""
+        return self.whole_bytes >= 2 * CHUNK_BYTES
+
+    @property
+    def budget_bytes(self) -> int:
+        """What reading it may hold."""
+        return STREAM_BUDGET_BYTES if self.is_stream else UNIT_BUDGET_BYTES
 
     @property
     def is_fuzzy(self) -> bool:
@@ -188,9 +174,18 @@ class Reader:
         self._tally = tally
 
     async def read_unit(self, unit: Unit) -> list[ChunkObject]:
-        """Read and store a range. Raises `CollectionGone` when it was dropped meanwhile."""
-        async with self._budget.take(UNIT_BUDGET_BYTES):
-            return await self._reread(lambda read_at: self._read(unit, read_at))
+        """Read and store a range. Raises `CollectionGone` when it was dropped meanwhile, and
+        `SnapshotLost` of a collection that cannot be read whole: then read it in ranges."""
+        async with self._budget.take(unit.budget_bytes):
+            if not unit.is_whole:
+                return await self._reread(lambda read_at: self._read(unit, read_at))
+            read = self._stream if unit.is_stream else self._read
+            try:
+                return await read(unit, await self._read_clock.now())
+            except SnapshotLost:
+                # Read whole again, it might come no further: history is as short then as now.
+                self._tally.rereads += 1
+                raise
 
     async def read_small(self, entry: CollectionEntry) -> SmallCollection | None:
         """The documents of a small collection; None when it is not small. The caller holds
@@ -239,6 +234,31 @@ class Reader:
             stored.append(await self._store(unit, read_at, frames, documents))
         return stored
 
+    async def _stream(self, unit: Unit, read_at: OpTime) -> list[ChunkObject]:
+        stream = Stream(
+            self._compression.frame,
+            lambda frames, documents: self._store(unit, read_at, frames, documents),
+            object_bytes=CHUNK_BYTES,
+        )
+        before = Tally()
+        try:
+            async with raw_batches(self._node, _find(unit, read_at)) as batches:
+                pace = self._read_clock.pace(unit.whole_bytes)
+                return await stream.run(self._counted(batches, before, pace))
+        except (SnapshotLost, CollectionGone):
+            self._tally.add(-before.bytes, -before.documents)
+            raise
+
+    async def _counted(
+        self, batches: AsyncIterator[CursorReply], tally: Tally, pace: Pace
+    ) -> AsyncGenerator[CursorReply]:
+        async for batch in batches:
+            pace.check(tally.bytes)
+            await self._keep_pace(batch)
+            for each in (self._tally, tally):
+                each.add(len(batch.documents), batch.count)
+            yield batch
+
     async def _keep_pace(self, batch: CursorReply) -> None:
         if self._governor is not None:
             await self._governor.read(len(batch.documents))
@@ -260,13 +280,16 @@ class Reader:
     async def _read_small(self, entry: CollectionEntry, read_at: OpTime) -> SmallCollection | None:
         blocks: list[bytes] = []
         length = documents = 0
-        async with raw_batches(self._node, _find(Unit(entry), read_at)) as batches:
+        async with raw_batches(self._node, _probe(entry, read_at)) as batches:
             async for batch in batches:
                 await self._keep_pace(batch)
                 blocks.append(batch.documents)
                 length += len(batch.documents)
                 documents += batch.count
-                if length > SMALL_BYTES and batch.cursor_id:
+                if batch.cursor_id and (
+                    length > SMALL_BYTES
+                    or (len(blocks) == 1 and not await self._may_be_small(entry))
+                ):
                     return None
         if length > SMALL_BYTES:
             return None
@@ -280,6 +303,10 @@ class Reader:
         )
         return SmallCollection(segment, blocks)
 
+    async def _may_be_small(self, entry: CollectionEntry) -> bool:
+        # By name: another collection's size by now, perhaps, but reading on tells.
+        return (await collection_sizes(self._node, entry.ns)).bytes <= SMALL_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class SmallCollection:
@@ -287,44 +314,6 @@ class SmallCollection:
 
     segment: Segment
     blocks: list[bytes]
-
-
-class Bundle:
-    """Small collections on their way into one object, compressed as they come."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._segments: list[Segment] = []
-        self._frames: list[Frame] = []
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._plain_bytes = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to store it."""
-        return self._plain_bytes >= CHUNK_BYTES or len(self._segments) >= BUNDLE_SEGMENTS
-
-    async def add(self, small: SmallCollection) -> None:
-        """Take a collection in."""
-        self._segments.append(small.segment.model_copy(update={"offset": self._plain_bytes}))
-        self._plain_bytes += small.segment.length
-        self._pending += small.blocks
-        self._pending_bytes += small.segment.length
-        if self._pending_bytes >= BATCH_BYTES:
-            await self._flush()
-
-    async def store(self) -> ChunkObject | None:
-        """Store what was taken in, and begin anew; None where nothing was."""
-        await self._flush()
-        segments, frames = self._segments, self._frames
-        self._segments, self._frames, self._plain_bytes = [], [], 0
-        return await self._reader.store_bundle(segments, frames) if segments else None
-
-    async def _flush(self) -> None:
-        if self._pending_bytes:
-            self._frames.append(await self._reader.compressed(self._pending))
-        self._pending, self._pending_bytes = [], 0
 
 
 def _find(unit: Unit, read_at: OpTime) -> Find:
@@ -337,6 +326,11 @@ def _find(unit: Unit, read_at: OpTime) -> Find:
         options=bounds(unit.minimum, unit.maximum, is_clustered=entry.is_clustered),
         batch_size=max(1, BATCH_BYTES // max(1, unit.document_bytes)),
     )
+
+
+def _probe(entry: CollectionEntry, read_at: OpTime) -> Find:
+    """Little at first, then as much as a reply holds."""
+    return replace(_find(Unit(entry), read_at), batch_size=PROBE_DOCUMENTS, more_size=EVERYTHING)
 
 
 def _plain(frames: list[Frame]) -> int:

@@ -25,8 +25,8 @@ from agent.archive.sharing import shared_extended
 from agent.clock import Clock
 from agent.errors import IntegrityError, Transient
 from agent.faults import fault_point
-from agent.mongo.catalogue import CatalogueRow, catalogue_rows, total_sizes
-from agent.mongo.cursor import CollectionGone
+from agent.mongo.catalogue import CatalogueRow, Sizes, catalogue_rows, total_sizes
+from agent.mongo.cursor import CollectionGone, SnapshotLost
 from agent.mongo.node import Node
 from agent.mongo.oplog import Position, open_transactions_start
 from agent.operations.archiver import OplogArchiver, Slice
@@ -38,16 +38,19 @@ from agent.operations.backup.journal import (
     Progressed,
     read_journal,
 )
+from agent.operations.backup.moments import ReadClock
 from agent.operations.backup.planning import (
     PLANNER_BUDGET_BYTES,
+    Lanes,
     Planner,
+    Ranges,
     Remaining,
     finished_unit,
 )
 from agent.operations.backup.reading import (
+    STREAM_BUDGET_BYTES,
     UNIT_BUDGET_BYTES,
     ChunkWriter,
-    ReadClock,
     Reader,
     Tally,
     Unit,
@@ -138,10 +141,11 @@ class Snapshot:
         archiver = self._archiver(begun)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._journal.run())
-            reporter = group.create_task(self._keep_reporting(begun))
+            sizing = group.create_task(self._size(begun))
+            reporter = group.create_task(self._keep_reporting(sizing))
             archiving = group.create_task(self._keep_archiving(archiver))
             if known_end is None:
-                await self._read_all(begun, read_clock)
+                await self._read_all(begun, read_clock, sizing)
             self._is_read.set()
             await reporter
             read_end = known_end or await self._end_of_reading(begun)
@@ -239,7 +243,9 @@ class Snapshot:
             await archiver.read(end)
         await archiver.close()
 
-    async def _read_all(self, begun: Begun, read_clock: ReadClock) -> None:
+    async def _read_all(
+        self, begun: Begun, read_clock: ReadClock, sizing: asyncio.Task[Sizes]
+    ) -> None:
         options = self._options
         planning = planners_within(options.budget_bytes)
         budget = ByteBudget(max(options.budget_bytes, least_budget(planning)))
@@ -259,6 +265,14 @@ class Snapshot:
         gone = self._progressed.gone
         catalogue = iter([entry for entry in begun.catalogue if entry.uuid not in gone])
         remaining = Remaining.after(self._progressed.units)
+        ranges = Ranges(self._node, read_clock)
+        lanes = None
+        # Whoever goes on from a journal reads in ranges: what may kill one after the other must not
+        # find each at the same collection's beginning.
+        is_first = not self._progressed.keys
+        least = planning * PLANNER_BUDGET_BYTES + STREAM_BUDGET_BYTES
+        if is_first and options.budget_bytes >= least:
+            lanes = Lanes(lambda: _bytes_of(sizing), self._pace_s, options.readers)
 
         async def plan() -> None:
             async with asyncio.TaskGroup() as planners:
@@ -266,7 +280,8 @@ class Snapshot:
                     planner = Planner(
                         self._node,
                         reader,
-                        read_clock=read_clock,
+                        ranges=ranges,
+                        lanes=lanes,
                         budget=budget,
                         remaining=remaining,
                         units=units,
@@ -279,17 +294,29 @@ class Snapshot:
         async with asyncio.TaskGroup() as group:
             group.create_task(plan())
             for _ in range(options.readers):
-                group.create_task(self._read_units(reader, units))
+                group.create_task(self._read_units(reader, units, ranges))
 
-    async def _read_units(self, reader: Reader, units: Channel[Unit]) -> None:
+    async def _read_units(self, reader: Reader, units: Channel[Unit], ranges: Ranges) -> None:
         async for unit in units:
             try:
-                objects = await reader.read_unit(unit)
+                try:
+                    await self._read_unit(reader, unit)
+                except SnapshotLost:
+                    # A whole one: what was stored of it is swept, its ranges are read instead.
+                    async with aclosing(ranges.of_lost(unit.entry)) as cut:
+                        async for part in cut:
+                            await self._read_unit(reader, part)
             except CollectionGone:
                 self._remember_gone(unit.entry)
-                continue
-            finished = finished_unit(unit)
-            await self._remember_unit(finished.model_copy(update={"objects": tuple(objects)}))
+
+    async def _read_unit(self, reader: Reader, unit: Unit) -> None:
+        objects = await reader.read_unit(unit)
+        finished = finished_unit(unit)
+        await self._remember_unit(finished.model_copy(update={"objects": tuple(objects)}))
+
+    def _pace_s(self, size_bytes: int) -> float:
+        governor = self._options.governor
+        return 0.0 if governor is None else governor.reading_s(size_bytes)
 
     async def _end_of_reading(self, begun: Begun) -> OpTime:
         """An OpTime at or after everything that was read, fuzzy collections included."""
@@ -312,9 +339,11 @@ class Snapshot:
                 f"{ns} vanished while it was read, and the oplog does not say that it was dropped"
             )
 
-    async def _keep_reporting(self, begun: Begun) -> None:
-        databases = {entry.ns.partition(".")[0] for entry in begun.catalogue}
-        total = await total_sizes(self._node, databases)
+    async def _size(self, begun: Begun) -> Sizes:
+        return await total_sizes(self._node, {e.ns.partition(".")[0] for e in begun.catalogue})
+
+    async def _keep_reporting(self, sizing: asyncio.Task[Sizes]) -> None:
+        total = await sizing
         while not await _within(self._is_read, REPORT_EVERY_S):
             await self._tell("reading", total.bytes, total.documents)
         await self._tell("archiving", 0, 0)
@@ -355,6 +384,10 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def _bytes_of(sizing: asyncio.Task[Sizes]) -> int:
+    return (await sizing).bytes
 
 
 def _entry(row: CatalogueRow) -> CollectionEntry:

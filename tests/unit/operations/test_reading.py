@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import bson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymongo.errors import OperationFailure
 
 from agent.archive.codec import Compression
 from agent.archive.manifest import CollectionEntry, Segment
 from agent.archive.objects import fetch_framed
 from agent.errors import NodeUnavailable
 from agent.mongo.cursor import SnapshotLost
-from agent.operations.backup import reading
+from agent.operations.backup import bundling, reading
+from agent.operations.backup.bundling import Bundle
+from agent.operations.backup.moments import SNAPSHOT_AGE_S, Pace, ReadClock
 from agent.operations.backup.reading import (
-    SNAPSHOT_AGE_S,
-    Bundle,
+    WHOLE_BYTES,
     ChunkWriter,
-    ReadClock,
     Reader,
     SmallCollection,
     Tally,
@@ -71,6 +75,18 @@ async def test_what_is_lost_again_and_again_is_given_up_on_with_the_reason() -> 
         await read_clock.recover(11, LOST)
 
 
+def test_what_is_read_too_slowly_to_be_read_whole_is_given_up_on_early() -> None:
+    clock = FakeClock()
+    pace = Pace(clock, WHOLE_BYTES)
+    pace.check(0)
+    clock.now_s += 2
+    pace.check(WHOLE_BYTES // 8)
+    with pytest.raises(SnapshotLost, match="would take 18 s"):
+        pace.check(WHOLE_BYTES // 10)
+    clock.now_s += 100
+    pace.check(WHOLE_BYTES * 9 // 10)
+
+
 @pytest.mark.parametrize(
     ("ns", "options", "expected"),
     [
@@ -107,7 +123,7 @@ async def test_a_bundle_says_where_each_collection_lies(sizes: list[int], flush:
     reader, storage = await _reader(_node())
     bundle = Bundle(reader)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BATCH_BYTES", flush)
+        patch.setattr(bundling, "BATCH_BYTES", flush)
         expected: dict[str, bytes] = {}
         for number, size in enumerate(sizes):
             blocks = [bson.encode({"_id": n, "of": number}) for n in range(size)]
@@ -154,3 +170,54 @@ async def test_what_does_not_compress_is_cut_before_it_outgrows_the_budget(
     assert all(item.segments[0].read_at == at(100) for item in objects)
     assert tally.documents == 10
     assert isinstance(objects[0].segments[0].read_at, OpTime)
+
+
+class _Losing(ScriptedNode):
+    """Its history ends behind the replies given."""
+
+    async def command(self, database: str, command: dict[str, Any], **options: Any) -> Any:
+        if "getMore" in command and not self._replies:
+            raise OperationFailure("Read timestamp is older than the oldest", code=239)
+        if "killCursors" in command:
+            return {"ok": 1.0}
+        return await super().command(database, command, **options)
+
+
+def _stream(last_cursor_id: int) -> list[bytes]:
+    """Ten batches of a document of 1,500 bytes."""
+    return [
+        batch({"_id": n, "x": bytes(1500)}, cursor_id=last_cursor_id if n == 9 else 7, first=n == 0)
+        for n in range(10)
+    ]
+
+
+WHOLE = Unit(CollectionEntry(ns="db.c", uuid="0" * 32), (0,), whole_bytes=15_000)
+
+
+async def test_a_whole_collection_becomes_objects_of_one_optime_without_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4000)
+    assert WHOLE.is_stream
+    tally = Tally()
+    reader, storage = await _reader(_node(500, *_stream(0)), tally)
+    objects = await reader.read_unit(WHOLE)
+    assert [item.documents for item in objects] == [3, 3, 3, 1]
+    segments = [segment for item in objects for segment in item.segments]
+    assert {(s.min, s.max, s.read_at) for s in segments} == {(None, None, at(100))}
+    assert (tally.documents, tally.rereads) == (10, 0)
+    assert storage.objects.keys == sorted(item.key for item in objects)
+
+
+@pytest.mark.parametrize("whole_bytes", [15_000, 1], ids=["stream", "small"])
+async def test_a_whole_collection_that_is_lost_counts_for_nothing_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, whole_bytes: int
+) -> None:
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4000)
+    tally = Tally()
+    node = _Losing(_stream(7), majority=at(500))
+    reader, _ = await _reader(node, tally)
+    with pytest.raises(SnapshotLost, match="older than the oldest"):
+        await reader.read_unit(replace(WHOLE, whole_bytes=whole_bytes))
+    assert (tally.bytes, tally.documents, tally.rereads) == (0, 0, 1)
+    assert [command for command in node.asked if "find" in command] == node.asked[:1]
