@@ -77,18 +77,18 @@ class RunKeeper:
         if not runs:
             runs = await restore_runs(store, storage, self._replset, repository, check=held.check)
         if not runs:
-            base = await first_base(self._services)
-            if base is None:
-                await self._ask_for_base(settings)
-            return await self._begun(epoch, repository, base)
+            return await self._begun_at_base(settings, epoch, repository)
         last = runs[-1]
         if last.sealed:
             known = [gap for gap in await store.gaps() if gap.replset == self._replset]
             why = next((g for g in known if g.start == last.span.end and g.cause in _REBUILT), None)
-            run = await self._begun(epoch, repository)
-            cause, words = (why.cause, why.message) if why else (GapCause.RESTORE, "restored since")
+            if why is not None:
+                run = await self._begun_without_base(settings, epoch, repository)
+                cause, words = why.cause, why.message
+            else:
+                run = await self._begun_at_base(settings, epoch, repository)
+                cause, words = GapCause.RESTORE, "restored since"
             await self._record_gap(last.span.end, run.start, cause, words)
-            await self._ask_for_base(settings)
             return run
         run = last.model_copy(
             update={
@@ -113,9 +113,7 @@ class RunKeeper:
         await self._services.runs.save(run)
         return run
 
-    async def _begun(self, epoch: int, repository: str | None, start: OpTime | None = None) -> Run:
-        if start is None:
-            start = (await self._services.node.hello()).majority
+    async def _begun(self, epoch: int, repository: str | None, start: OpTime) -> Run:
         run = Run(
             id=f"{self._replset}/{start.key}/{epoch}",
             replset=self._replset,
@@ -133,17 +131,33 @@ class RunKeeper:
         self, settings: Settings, run: Run, epoch: int, error: OplogOverrun | OplogForked
     ) -> Run:
         """A run cannot be continued: say so where everybody looks, and begin another."""
-        cause = GapCause.OVERRUN if isinstance(error, OplogOverrun) else GapCause.ROLLBACK
-        begun = await self._begun(epoch, run.repository_id)
+        if isinstance(error, OplogOverrun):
+            cause = GapCause.OVERRUN
+            begun = await self._begun_at_base(settings, epoch, run.repository_id)
+        else:
+            cause = GapCause.ROLLBACK
+            begun = await self._begun_without_base(settings, epoch, run.repository_id)
         log.error("oplog.gap_recorded", replset=self._replset, cause=cause, error=str(error))
         await self._record_gap(run.span.end, begun.start, cause, str(error))
-        await self._ask_for_base(settings)
         return begun
 
-    async def _ask_for_base(self, settings: Settings) -> None:
-        """A new run can be restored from only with a backup in it."""
+    async def _begun_at_base(self, settings: Settings, epoch: int, repository: str | None) -> Run:
+        """A new run that carries on the newest backup, where there is one that the oplog still
+        reaches: it may have been taken while nobody sliced."""
+        base = await first_base(self._services)
+        if base is None:
+            return await self._begun_without_base(settings, epoch, repository)
+        return await self._begun(epoch, repository, base)
+
+    async def _begun_without_base(
+        self, settings: Settings, epoch: int, repository: str | None
+    ) -> Run:
+        """A new run from now on. It can be restored from only with a backup in it."""
+        start = (await self._services.node.hello()).majority
+        run = await self._begun(epoch, repository, start)
         if settings.pitr.auto_base:
             await ask_for_base(self._services)
+        return run
 
     async def _record_gap(self, start: OpTime, end: OpTime, cause: GapCause, message: str) -> None:
         gap = Gap(

@@ -155,8 +155,11 @@ class Scene:
         return str(self.ctl.ok(*arguments)["op_id"])
 
     def restore(self, *arguments: str) -> dict[str, Any]:
-        """Restore and wait for the end."""
-        found: dict[str, Any] = self.ctl.ok("restore", *arguments, "-y", "--wait", within_s=LONG_S)
+        """Restore and wait for the end, behind a backup too, as `pitr.autoBase` asks for one after
+        the restore before."""
+        found: dict[str, Any] = self.ctl.ok(
+            "restore", *arguments, "-y", "--wait", "--queue", within_s=LONG_S
+        )
         return found
 
     def bring_back_a_moment(self) -> None:

@@ -221,6 +221,26 @@ def test_slicing_switched_on_begins_at_a_backup_but_never_before_a_restore(scene
     assert moment(scene.runs()[0]["start"]) >= before
 
 
+def test_slicing_goes_on_from_a_backup_that_was_taken_while_nobody_sliced(scene: Scene) -> None:
+    """Whoever has restored takes a backup at once; it may be over before slicing has begun anew."""
+    scene.enable_pitr(2.0)
+    first = scene.backup()
+    scene.ctl.ok("config", "--set", "pitr.enabled=false")
+    eventually(lambda: scene.holder(slicer_scope(scene.replset.name)) is None, 40.0)
+    scene.wait_done(scene.begin("restore", first["name"], "-y"))
+    scene.client.shop.orders.insert_one({"_id": 1})
+    base = scene.backup()
+    scene.client.shop.orders.insert_one({"_id": 2})
+    at, expected = now(scene), scene.fingerprint()
+    scene.enable_pitr(2.0)
+    scene.wait_covered(at)
+    assert scene.runs()[-1]["start"] == base["last_write"]
+    assert [gap["cause"] for gap in scene.gaps()] == ["restored"]
+    scene.client.shop.orders.drop()
+    scene.restore("--time", f"{at[0]},{at[1]}")
+    assert_same(expected, scene.fingerprint())
+
+
 def test_resync_of_an_empty_control_database_brings_all_back(scene: Scene) -> None:
     """Backups, coverage, and slicing goes on where it was: no gap."""
     scene.enable_pitr(2.0)
