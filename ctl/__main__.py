@@ -55,6 +55,8 @@ def run(arguments: Sequence[str], invocation: Invocation | None = None) -> int:
     except click.ClickException as error:
         return _report(_Fault(error.format_message()), _format_of(arguments), ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
+        if invocation.is_endless:
+            return ExitCode.INTERRUPTED
         return _report(_Fault.of_interrupt(invocation), invocation.out, ExitCode.INTERRUPTED)
     except TidelogError as error:
         return _report(_Fault(str(error), error.hint), invocation.out, exit_code(error))

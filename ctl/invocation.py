@@ -54,6 +54,8 @@ class Invocation:
     connect: Connect = _connect
     followed: str | None = None
     """What goes on when the client is interrupted, e.g. `backup 2026-…`."""
+    is_endless: bool = False
+    """Whether it ends by being interrupted, which is no error then."""
     _output: Output | None = field(default=None, repr=False)
 
     @property

@@ -51,6 +51,7 @@ def command(
             return Result([record(event) for event in events], text or "no events")
         for event in events:
             _write(session, event, zone, extra)
+        invocation.is_endless = True
         async for event in session.events.follow(chosen):
             _write(session, event, zone, extra)
         return None

@@ -39,6 +39,7 @@ def command(invocation: Invocation, sections: tuple[str, ...], priority: bool, w
     chosen = sections or SECTIONS
 
     async def run(session: Session) -> Result | None:
+        invocation.is_endless = watch
         while watch:
             session.output.frame(build(await read(session), chosen, priority))
             await session.clock.sleep(WATCH_EVERY_S)
