@@ -43,6 +43,7 @@ _TRANSIENT = frozenset(
     }
 )
 _UNTRUSTED = re.compile(r"certificate verify failed: (.*?) \(_ssl")
+_NO_LOGIN = "requires authentication"
 _NO_PRIMARY = 'No replica set members match selector "Primary()"'
 _REPEATED = re.compile(r"execute command \{ (\w+):.*", re.DOTALL)
 
@@ -92,6 +93,11 @@ def _refused(action: str, error: OperationFailure) -> TidelogError:
     if code in LOGIN_REFUSED:
         return refused_login(action, error)
     text = f"{action}: {brief(error)}"
+    if code in _DENIED and _NO_LOGIN in text:
+        return ConfigError(
+            f"{action}: the server wants a login",
+            hint="write mongodb://user:password@host:port/?authSource=admin",
+        )
     if code in _DENIED:
         return PermissionDenied(text, hint="give the user the role that 'ctl db-role' prints")
     if code in _TRANSIENT or error.has_error_label("RetryableWriteError"):

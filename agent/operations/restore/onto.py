@@ -65,7 +65,7 @@ class OplogReplayKind:
         if others := set(spec.replset_remapping.values()) - {target}:
             raise Refused(
                 f"there is no replica set {min(others)} here",
-                hint=f"write --replset-remapping {target}={next(iter(spec.replset_remapping))}",
+                hint=f"the replica set here is {target}",
             )
         storage = await lead.services.open_storage(lead.settings, MAIN)
         try:

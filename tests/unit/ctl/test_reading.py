@@ -188,7 +188,7 @@ def test_status_watched_is_a_line_each_as_json(ctl: Ctl) -> None:
     frames = outcome.out.splitlines()
     assert len(frames) == 3
     assert all(json.loads(frame)["cluster"] for frame in frames), "its end is no error among them"
-    assert outcome.err == ""
+    assert outcome.err.strip() == ""
 
 
 def test_a_published_backup_is_described(ctl: Ctl) -> None:

@@ -148,3 +148,10 @@ def test_no_primary_is_said_in_words() -> None:
     with pytest.raises(StoreUnavailable) as found, translated("reading"):
         raise ServerSelectionTimeoutError(said)
     assert str(found.value) == "reading: no member that answers is primary"
+
+
+def test_who_forgot_to_log_in_is_told_so() -> None:
+    said = "command find requires authentication"
+    with pytest.raises(ConfigError) as found, translated("reading the settings"):
+        raise OperationFailure(said, code=13)
+    assert str(found.value) == "reading the settings: the server wants a login"
