@@ -47,6 +47,10 @@ soak: bootstrap ## prove point-in-time restores under faults for MINUTES (30), f
 		FAULTS="$(FAULTS)" SHARDS="$(SHARDS)" STORAGE="$(STORAGE)" \
 		$(PYTHON) -m tests.soak
 
+.PHONY: seeds
+seeds: bootstrap ## restore SEEDS (200) random histories from SEED on to moments of them, without agents
+	@SEEDS="$(SEEDS)" SEED="$(SEED)" $(PYTHON) -m tests.soak.seeds
+
 .PHONY: crash
 crash: bootstrap ## fail at every fault point in every way (an hour); POINTS=delete,-kill: only these rows; JOBS (3)
 	@TIDELOG_CRASH="$(or $(POINTS),all)" $(PYTHON) -m pytest -q -rs -n "$(or $(JOBS),3)" \

@@ -23,7 +23,8 @@ POLL_S: Final = 30.0
 """Changes wake; this is for a wake-up that was missed."""
 CHECK_WITHIN_S: Final = 60.0
 CHECK_AGAIN_S: Final = 1800.0
-CHECK_FAILED_AGAIN_S: Final = 60.0
+CHECK_FAILED_AGAIN_S: Final = 15.0
+"""Whoever mends a storage looks at `ctl status` next, and elections pass by who cannot use it."""
 
 log = structlog.stdlib.get_logger()
 
@@ -58,7 +59,7 @@ class SettingsWatch:
                 await self._look()
             except Transient as error:
                 log.warning("settings.not_read", error=str(error))
-            await self.wakeup.wait()
+            await self.wakeup.wait(None if self._is_well() else CHECK_FAILED_AGAIN_S)
 
     async def _look(self) -> None:
         settings, version = await self.settings.read()
@@ -84,9 +85,11 @@ class SettingsWatch:
     def _is_check_due(self) -> bool:
         if self._checked_at is None:
             return True
-        is_well = self.condition.storage_error is None and not self.condition.profile_errors
-        again_s = CHECK_AGAIN_S if is_well else CHECK_FAILED_AGAIN_S
+        again_s = CHECK_AGAIN_S if self._is_well() else CHECK_FAILED_AGAIN_S
         return self.clock.monotonic() - self._checked_at >= again_s
+
+    def _is_well(self) -> bool:
+        return self.condition.storage_error is None and not self.condition.profile_errors
 
     def known(self, profile: str) -> str | None:
         """What is told of a storage: why it cannot be used, None where it can."""

@@ -34,6 +34,8 @@ WRITE_TIMEOUT_S: Final = 8.0
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
 Collection = AsyncIOMotorCollection[Document]
+_Lead = tuple[str, tuple[str, ...], bool]
+"""The lead replica set's name and hosts, and whether it are config servers."""
 
 _OWN_OPTIONS: Final = frozenset(
     {
@@ -205,30 +207,29 @@ async def open_control(uri: str, *, app_name: str, timeout_s: float = OPEN_TIMEO
     parsed = parse_uri(uri)
     try:
         async with asyncio.timeout(timeout_s):
-            member, hello = await _first_answer(parsed, app_name, timeout_s)
-            lead, hosts, is_config = await _lead(parsed, member, hello, app_name)
+            own, (lead, hosts, is_config) = await _first_answer(parsed, app_name, timeout_s)
             client, shown = await _connect(parsed, lead, hosts, app_name)
-            return Control(client, lead, str(hello["setName"]), shown, is_config=is_config)
+            return Control(client, lead, own, shown, is_config=is_config)
     except TimeoutError:
         raise StoreUnavailable(
             f"the control database did not answer at {parsed} within {timeout_s:g} s"
         ) from None
 
 
-async def _first_answer(parsed: Uri, app_name: str, timeout_s: float) -> tuple[str, Document]:
-    """The first host that can be used, and its `hello`."""
+async def _first_answer(parsed: Uri, app_name: str, timeout_s: float) -> tuple[str, _Lead]:
+    """The replica set of the first host that can be used, and the lead that it knows. One that
+    starts or recovers says hello, and is passed by as it cannot be read."""
     problem: TidelogError | None = None
     patience_s = min(SELECTION_TIMEOUT_S, timeout_s / (len(parsed.hosts) + 1))
     for host in parsed.hosts:
         try:
             hello = await _hello(parsed, host, app_name, patience_s)
-            _check_member(host, hello)
+            unfit = _unfit(host, hello)
+            if unfit is None:
+                return str(hello["setName"]), await _lead(parsed, host, hello, app_name)
+            problem = unfit
         except StoreUnavailable as error:
             problem = problem or explained(error, parsed)
-        except ConfigError as error:
-            problem = error
-        else:
-            return host, hello
     assert problem is not None
     raise problem
 
@@ -249,31 +250,30 @@ async def _hello(parsed: Uri, host: str, app_name: str, patience_s: float) -> Do
             client.close()
 
 
-def _check_member(host: str, hello: Document) -> None:
+def _unfit(host: str, hello: Document) -> ConfigError | None:
+    """Why this host cannot do, if so."""
     name = unquote(host)
     if hello.get("msg") == "isdbgrid":
-        raise ConfigError(
+        return ConfigError(
             f"{name} is a mongos",
             hint="give a member of the config server replica set, or of any shard",
         )
     if "setName" not in hello:
-        raise ConfigError(
+        return ConfigError(
             f"{name} is a standalone mongod, or its replica set is not initiated",
             hint="start it with --replSet and run rs.initiate(): without an oplog there is no"
             " consistent backup",
         )
     if hello.get("arbiterOnly"):
-        raise ConfigError(
+        return ConfigError(
             f"{name} is an arbiter and holds no data",
             hint="give a data-bearing member of the replica set",
         )
+    return None
 
 
-async def _lead(
-    parsed: Uri, member: str, hello: Document, app_name: str
-) -> tuple[str, tuple[str, ...], bool]:
-    """Name and hosts of the lead replica set, as seen from one member, and whether they are config
-    servers."""
+async def _lead(parsed: Uri, member: str, hello: Document, app_name: str) -> _Lead:
+    """As this member knows it."""
     own = tuple(hello.get("hosts", ())) + tuple(hello.get("passives", ()))
     if "configsvr" in hello:
         return hello["setName"], own, True

@@ -99,7 +99,8 @@ class OperationLog(OperationLeading, OperationWorking):
         if running is not None:
             raise Conflict(
                 f"another operation in progress: {running['kind']} {running['name']}"
-                f" ({running['_id']})"
+                f" ({running['_id']})",
+                hint=None if kind.may_queue else "wait for it, or cancel it",
             )
         return 0
 

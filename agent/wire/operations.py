@@ -114,6 +114,11 @@ class Kind(StrEnum):
         return self in _EXCLUSIVE
 
     @property
+    def may_queue(self) -> bool:
+        """Whether `ctl` offers `--queue` for it."""
+        return self in (Kind.BACKUP, Kind.RESTORE)
+
+    @property
     def only_reads(self) -> bool:
         """It reads what is stored, for as long as that takes, and changes none of it: any live
         agent may do it, beside backups and deletions, one such operation at a time."""

@@ -92,8 +92,7 @@ async def _refuse_if_busy(session: Session) -> None:
         if operation.kind.is_exclusive:
             raise Conflict(
                 f"another operation in progress: {operation.kind.value} {operation.name}"
-                f" ({operation.id})",
-                hint="wait for it or cancel it",
+                f" ({operation.id})"
             )
 
 

@@ -167,6 +167,7 @@ class RestoreRun:
     storage: Storage
     spec: RestoreSpec
     op_id: str = "a" * 24
+    name: str = "restore"
     epoch: int = 0
     result: dict[str, Any] = field(default_factory=dict)
     progress: list[Progress] = field(default_factory=list)
@@ -190,7 +191,7 @@ class RestoreRun:
         return Operation(
             id=self.op_id,
             kind=Kind.RESTORE,
-            name="restore",
+            name=self.name,
             spec=self.spec.to_document(),
             requested_at=datetime.now(UTC),
             parts=(Part(replset=replset, epoch=self.epoch, result=dict(self.result)),),

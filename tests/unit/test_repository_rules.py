@@ -32,7 +32,6 @@ MAY_STAY = {"agent/storage/multipart.py": "an upload is aborted though its task 
 """Where a cancellation is caught and not raised again at once, and why."""
 ENDLESS = {
     "agent/service.py": "until the agent is asked to stop",
-    "agent/coordination/settings_watch.py": "a wake-up polls",
     "agent/operations/key_watch.py": "a wake-up polls",
     "agent/coordination/storage_checks.py": "for the next question, as long as the agent runs",
     "agent/pipeline/channel.py": "between tasks of one group, which end together",

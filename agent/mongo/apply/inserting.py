@@ -16,7 +16,7 @@ import bson
 from agent.errors import NodeUnavailable, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.looking import LOOK_S, STATUS_NOT_KNOWN
-from agent.mongo.apply.operations import apply_writes
+from agent.mongo.apply.operations import apply_writes, is_unnamed_duplicate
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import refused_write, translated
 
@@ -80,7 +80,8 @@ async def _insert(
 async def _resolve(
     node: Node, namespace: str, document: RawDocument, error: dict[str, Any], may_exist: bool
 ) -> None:
-    if error["code"] == _DUPLICATE and may_exist:
+    said = str(error.get("errmsg", error["code"]))
+    if may_exist and (error["code"] == _DUPLICATE or is_unnamed_duplicate(said)):
         return
     if error["code"] in _NOT_STORABLE:
         await apply_writes(node, [inserting(namespace, document.raw)], is_lenient=True)
@@ -88,9 +89,7 @@ async def _resolve(
     refused = refused_write(f"loading {namespace}", error)
     if isinstance(refused, NodeUnavailable):
         raise refused
-    raise RestoreFailed(
-        f"{namespace} does not take a document of the backup: {error.get('errmsg', error['code'])}"
-    )
+    raise RestoreFailed(f"{namespace} does not take a document of the backup: {said}")
 
 
 def inserting(namespace: str, document: bytes) -> RawDocument:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DocumentTooLarge, OperationFailure
 
 from agent.errors import PermissionDenied, RestoreFailed
@@ -30,6 +31,10 @@ _TRIES: Final = 20
 _TOO_LARGE: Final = frozenset({257, 388, 10334, 17420})
 """The transaction is too large, for an entry or for the cache."""
 _UPDATE_OF_NOTHING: Final = 218
+_UNNAMED_DUPLICATE: Final = "KeyString format error"
+_RAW: Final = CodecOptions(
+    document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 _LENIENT: Final = CodecOptions(
     document_class=dict,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
@@ -50,7 +55,28 @@ async def apply_writes(node: Node, operations: list[RawDocument], *, is_lenient:
             await apply_writes(node, operations[:middle], is_lenient=is_lenient)
             await apply_writes(node, operations[middle:], is_lenient=is_lenient)
             return
+        if is_unnamed_duplicate(error.message):
+            replacing = [_replacing(operation) for operation in operations]
+            if replacing != operations:
+                await apply_writes(node, replacing, is_lenient=is_lenient)
+                return
         raise _explained(error, operations) from error
+
+
+def is_unnamed_duplicate(message: str) -> bool:
+    """Whether a document is there already, and the server fails to say so. Clustered collections
+    keep of an `_id` only its order, from which decimals with a fraction cannot be told."""
+    return _UNNAMED_DUPLICATE in message
+
+
+def _replacing(operation: RawDocument) -> RawDocument:
+    """An insert as the update that replaces the document or makes it; others as they are."""
+    written = bson.decode(operation.raw, _RAW)
+    if written["op"] != "i":
+        return operation
+    document = written["o"]
+    fields = {**written, "op": "u", "o2": {"_id": document["_id"]}, "b": True}
+    return RawDocument(bson.encode(fields, codec_options=_RAW))
 
 
 async def apply_commands(node: Node, commands: Sequence[Document]) -> None:

@@ -47,6 +47,19 @@ async def test_a_dead_host_in_the_list_is_passed_over(one_node: ReplicaSet) -> N
     await control.aclose()
 
 
+async def test_a_host_that_recovers_is_passed_over(three_nodes: ReplicaSet) -> None:
+    recovering, other = three_nodes.secondaries()
+    direct = three_nodes.connect(three_nodes.uri_of(recovering))
+    direct.admin.command({"replSetMaintenance": 1})
+    try:
+        uri = f"mongodb://{recovering.host},{other.host}/"
+        control = await open_control(uri, app_name="tests", timeout_s=10)
+        await control.aclose()
+    finally:
+        direct.admin.command({"replSetMaintenance": 0})
+        await asyncio.to_thread(three_nodes.wait_healthy)
+
+
 async def test_nobody_there_is_said_within_the_deadline() -> None:
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1"):
         await open_control("mongodb://127.0.0.1:1/", app_name="tests", timeout_s=1.0)

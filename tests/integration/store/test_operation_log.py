@@ -87,6 +87,14 @@ async def test_of_many_exclusive_requests_at_once_one_is_accepted(
     assert refused == [expected] * 19
 
 
+async def test_queueing_is_advised_only_where_it_is_offered(operations: OperationLog) -> None:
+    await submitted(operations)
+    for kind, is_advised in ((Kind.BACKUP, True), (Kind.RESTORE, True), (Kind.RESYNC, False)):
+        with pytest.raises(Conflict) as refused:
+            await submitted(operations, kind)
+        assert ("--queue" in refused.value.hint) == is_advised
+
+
 async def test_what_runs_beside_others_is_not_refused(operations: OperationLog) -> None:
     await submitted(operations)
     assert (await submitted(operations, Kind.DELETE_BACKUP)).slot is None

@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from agent.coordination import settings_watch
 from agent.coordination.heartbeat import Condition
 from agent.coordination.settings_watch import SettingsWatch, priority_of
 from agent.coordination.wakeup import Wakeup
@@ -96,10 +97,10 @@ async def test_a_storage_that_fails_is_told_and_tried_again_sooner() -> None:
     async with following.running():
         assert following.told_error() == "no space left on /backups"
         following.problem = None
-        following.clock.now_s += 61
+        following.clock.now_s += 16
         await following.look()
         assert following.told_error() is None
-        following.clock.now_s += 61
+        following.clock.now_s += 16
         await following.look()
         assert following.checks == 2
 
@@ -112,6 +113,22 @@ async def test_what_somebody_else_finds_of_a_storage_is_soon_told() -> None:
         following.watch.look_again()
         await settle()
         assert following.told_error() == "no space left on /backups"
+
+
+async def test_a_storage_that_failed_is_looked_at_again_without_a_wake_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings_watch, "CHECK_FAILED_AGAIN_S", 0.0)
+    following = Following()
+    following.store.put(STORAGE)
+    following.problem = StorageFull("no space left on /backups")
+    async with following.running():
+        following.problem = None
+        following.condition.changed.clear()
+        async with asyncio.timeout(10):
+            await following.condition.changed.wait()
+            while following.told_error() is not None:
+                await asyncio.sleep(0)
 
 
 async def test_what_will_soon_be_a_fault_is_told_until_it_is_mended() -> None:
