@@ -146,8 +146,10 @@ class Scene:
     # Commands
 
     def backup(self, *arguments: str) -> dict[str, Any]:
-        """Take a backup and wait for its end."""
-        found: dict[str, Any] = self.ctl.ok("backup", "--wait", *arguments, within_s=LONG_S)
+        """Take a backup and wait for its end; behind one that `pitr.autoBase` asked for, too."""
+        found: dict[str, Any] = self.ctl.ok(
+            "backup", "--wait", "--queue", *arguments, within_s=LONG_S
+        )
         return found
 
     def begin(self, *arguments: str) -> str:
@@ -155,8 +157,7 @@ class Scene:
         return str(self.ctl.ok(*arguments)["op_id"])
 
     def restore(self, *arguments: str) -> dict[str, Any]:
-        """Restore and wait for the end, behind a backup too, as `pitr.autoBase` asks for one after
-        the restore before."""
+        """Restore and wait for the end; behind a backup that `pitr.autoBase` asked for, too."""
         found: dict[str, Any] = self.ctl.ok(
             "restore", *arguments, "-y", "--wait", "--queue", within_s=LONG_S
         )
