@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 
 from agent.clock import Clock
-from agent.errors import Transient
+from agent.errors import TidelogError, Transient
 from agent.wire.events import Event
 
 EVENTS: Final = {
@@ -180,7 +180,8 @@ class EventSink:
             await self.flush(write)
 
     async def flush(self, write: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
-        """Write what waits now; what cannot be written waits on, as long as there is room."""
+        """Write what waits now; what cannot be written waits on, as long as there is room, or
+        goes where trying again is of no use: nobody stops for that."""
         while self._waiting:
             taken = [self._waiting.popleft() for _ in range(min(self.BATCH, len(self._waiting)))]
             now = self._clock.monotonic()
@@ -192,6 +193,9 @@ class EventSink:
                 room = self.LIMIT - len(self._waiting)
                 self.dropped += max(0, len(taken) - room)
                 self._waiting.extendleft(reversed(taken[-room:] if room else []))
+                return
+            except TidelogError:
+                self.dropped += len(taken)
                 return
 
 

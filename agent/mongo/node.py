@@ -228,6 +228,14 @@ class Node:
                 )
         return OpTime.of(reply["operationTime"])
 
+    async def committed(self) -> OpTime:
+        """The newest OpTime that a majority has, as this node knows. Raises `NodeUnavailable` where
+        it has just started and knows none."""
+        found = (await self.hello()).majority
+        if not found.T:
+            raise NodeUnavailable(f"{self.host} does not know yet what a majority has")
+        return found
+
     async def wait_majority(self, optime: OpTime, *, timeout_s: float) -> Hello:
         """Wait until this node knows `optime` to be majority-committed; answers what it said then.
         Raises `NodeUnavailable` after `timeout_s`."""

@@ -153,7 +153,7 @@ class RunKeeper:
         self, settings: Settings, epoch: int, repository: str | None
     ) -> Run:
         """A new run from now on. It can be restored from only with a backup in it."""
-        start = (await self._services.node.hello()).majority
+        start = await self._services.node.committed()
         run = await self._begun(epoch, repository, start)
         if settings.pitr.auto_base:
             await ask_for_base(self._services)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
@@ -57,6 +58,8 @@ def translated(action: str) -> Iterator[None]:
         yield
     except (TidelogError, DuplicateKeyError):
         raise
+    except BulkWriteError as error:
+        raise _refused(action, _first_of(error)) from error
     except OperationFailure as error:
         raise _refused(action, error) from error
     except (InvalidURI, ConfigurationError) as error:
@@ -86,6 +89,14 @@ def refused_login(action: str, error: OperationFailure) -> ConfigError:
         hint="check user, password and authSource of the connection string; with x509, that the"
         " certificate's subject is a user of $external",
     )
+
+
+def _first_of(error: BulkWriteError) -> OperationFailure:
+    """Of several writes in one, the first that failed: it says why."""
+    failed = [*error.details.get("writeErrors", ()), *error.details.get("writeConcernErrors", ())]
+    if not failed:
+        return error
+    return OperationFailure(failed[0].get("errmsg", str(error)), failed[0].get("code"))
 
 
 def _refused(action: str, error: OperationFailure) -> TidelogError:

@@ -187,10 +187,10 @@ class Snapshot:
             read_clock = ReadClock(self._node, self._clock, begun.catalogue_at)
             await read_clock.renew()
             return begun, read_clock
-        floor = (await self._node.hello()).majority
+        floor = await self._node.committed()
         oldest = await open_transactions_start(self._node)
         first_write = floor if oldest is None else min(floor, OpTime.unpack(oldest.pack() - 1))
-        read_at = (await self._node.hello()).majority
+        read_at = await self._node.committed()
         read_clock = ReadClock(self._node, self._clock, read_at)
         async with aclosing(catalogue_rows(self._node, read_at)) as rows:
             catalogue = [_entry(row) async for row in rows if self._is_wanted(row)]

@@ -35,7 +35,7 @@ async def beginning_at(
 ) -> Beginning:
     """What this node has now, and what of it a span means. Raises `Refused` where the span writes
     to what is not there."""
-    rows = await read_catalogue(node, (await node.hello()).majority)
+    rows = await read_catalogue(node, await node.committed())
     by_uuid = {row.uuid: row for row in rows if is_archived(row.ns)}
     by_name = {row.ns: row for row in by_uuid.values()}
     targets = {uuid: uuid for uuid in by_uuid}

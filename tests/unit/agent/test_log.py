@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from agent.errors import StoreUnavailable
+from agent.errors import Permanent, StoreUnavailable
 from agent.log import EVENTS, EventSink, configure, redact
 from agent.wire.events import Event
 from tests.support.manual_clock import ManualClock
@@ -166,6 +166,17 @@ async def test_what_cannot_be_written_waits_in_order() -> None:
     await sink.flush(written)
     assert [event.event for event in written.events] == [f"e{number}" for number in range(300)]
     assert sink.dropped == 0
+
+
+async def test_what_is_refused_for_good_is_dropped_and_stops_nobody() -> None:
+    async def refuse(events: Sequence[Event]) -> None:
+        raise Permanent("writing events: the collection is a view")
+
+    sink = EventSink(ManualClock())
+    for number in range(3):
+        say(sink, f"e{number}")
+    await sink.flush(refuse)
+    assert sink.dropped == 3
 
 
 async def test_a_flood_is_bounded_and_counted() -> None:

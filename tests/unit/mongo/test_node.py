@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from bson import Timestamp
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, NodeUnavailable
 from agent.mongo.node import Node, _hello, check_uri
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
@@ -126,3 +126,9 @@ async def test_a_shard_is_what_its_identity_says() -> None:
     )
     assert await node.read_shard() == "s1"
     assert await node.read_shard() is None
+
+
+async def test_a_node_that_knows_no_commit_yet_is_not_read_from_the_beginning_of_time() -> None:
+    assert await ScriptedNode([], majority=OpTime(T=7, I=1)).committed() == OpTime(T=7, I=1)
+    with pytest.raises(NodeUnavailable, match="does not know yet what a majority has"):
+        await ScriptedNode([], majority=OpTime(T=0, I=0)).committed()

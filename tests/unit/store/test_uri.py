@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pymongo.errors import (
     AutoReconnect,
+    BulkWriteError,
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
@@ -105,6 +106,9 @@ def test_any_text_is_parsed_or_refused_without_repeating_it(user: str, password:
         (AutoReconnect("connection closed"), StoreUnavailable),
         (WTimeoutError("waiting for replication timed out", 64), StoreUnavailable),
         (OperationFailure("not primary", 10107), StoreUnavailable),
+        (BulkWriteError({"writeErrors": [{"code": 11602, "errmsg": "stepped"}]}), StoreUnavailable),
+        (BulkWriteError({"writeErrors": [{"code": 2, "errmsg": "bad value"}]}), Permanent),
+        (BulkWriteError({"writeConcernErrors": [{"code": 64}]}), StoreUnavailable),
         (OperationFailure("not authorized on admin", 13), PermissionDenied),
         (OperationFailure("Authentication failed.", 18), ConfigError),
         (OperationFailure("Could not find user", 11), ConfigError),
