@@ -190,7 +190,11 @@ class Interpreter:
         self.applied += 1
         document = collection.operation(entry.op, entry.body)
         route = hash(collection.uuid) if collection.is_serial else id_hash(entry)
-        return route, document, collection.is_lenient or self._resumption is not None
+        return route, document, self._is_lenient(collection)
+
+    def _is_lenient(self, collection: Collection) -> bool:
+        """Whether its documents may be newer than what is written to them, or gone."""
+        return collection.is_lenient or self._resumption is not None
 
     def _check_foreign(self, entry: Entry, visible_at: int) -> None:
         """A write to a collection that the catalogue does not have: not wanted, or dropped before
@@ -210,7 +214,8 @@ class Interpreter:
         """Documents of `system.views` are chosen one by one, and may get other names."""
         if not collection.is_filtered:
             self.applied += 1
-            return None, collection.operation(entry.op, entry.body), collection.is_lenient
+            document = collection.operation(entry.op, entry.body)
+            return None, document, self._is_lenient(collection)
         name = self._scope.view_name(id_document(entry).get("_id"))
         if name is None or (collection.is_lazy and entry.op == DELETE):
             return None

@@ -248,6 +248,16 @@ def _writes(found: list[Write | Barrier]) -> Iterator[Write]:
         yield item
 
 
+def test_a_view_that_is_gone_by_now_may_be_written_again_by_the_next_worker() -> None:
+    manifest = base((1, "db.system.views"))
+    name = {"_id": "db.v"}
+    o = oplog.operation("u", "db.system.views", UI, {**name, "viewOn": "a", "pipeline": []}, name)
+    entry = oplog.entry(11, o)
+    for actual, is_again in ((None, False), ({bytes(UI): "db.system.views"}, True)):
+        (write,) = _writes(items(interpreter(manifest, 20, actual=actual), entry))
+        assert (write[0], write[2]) == (None, is_again)
+
+
 def test_a_target_that_others_changed_is_told() -> None:
     manifest = base((1, "db.a"))
     replay = interpreter(manifest, 20, actual={})
