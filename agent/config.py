@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from agent.errors import ConfigError
@@ -105,9 +105,17 @@ class Config(_Section):
     stop: StopConfig = StopConfig()
     verify: VerifyConfig = VerifyConfig()
     export: ExportConfig = ExportConfig()
-    listen: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
+    listen: str | None = None
     """`HOST:PORT` of the page, health and metrics; without it nothing is served."""
     web: WebConfig = WebConfig()
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str | None) -> str | None:
+        host, _, port = (value or "").rpartition(":")
+        if value is None or (host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+            return value
+        raise ValueError(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9360")
 
     @model_validator(mode="after")
     def _check_web(self) -> Self:

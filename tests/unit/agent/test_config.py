@@ -74,7 +74,8 @@ def test_without_a_connection_string_it_says_how_to_give_one() -> None:
         ("log: {level: loud}", "log.level"),
         ("log:\n\tlevel: info", "TAB in line 2"),
         ("memory: {budget: lots}", "memory.budget"),
-        ("listen: nowhere", "listen"),
+        ("listen: nowhere", "'nowhere' is not HOST:PORT"),
+        ("listen: 127.0.0.1:65536", "is not HOST:PORT"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
