@@ -57,8 +57,9 @@ class Told:
     seeds: int = 0
     actions: int = 0
     large: int = 0
-    """Transactions of more than 16 MiB that were committed."""
+    """Transactions of more than 16 MiB that were tried."""
     prepared: int = 0
+    """Prepared transactions that were committed."""
     restores: int = 0
     by_oracle: int = 0
     """Restores into the middle, compared with mongod's own recovery."""
@@ -68,8 +69,8 @@ class Told:
 
     def __str__(self) -> str:
         return (
-            f"{self.seeds} seeds, {self.actions} actions (committed: {self.prepared} prepared "
-            f"transactions, {self.large} of more than 16 MiB), {self.restores} restores compared "
+            f"{self.seeds} seeds, {self.actions} actions (transactions: {self.prepared} prepared "
+            f"and committed, {self.large} of more than 16 MiB), {self.restores} restores compared "
             f"({self.by_oracle} with mongod's own recovery, {self.taken_over} ended by a second "
             f"worker), {len(self.failures)} failures"
         )
@@ -121,15 +122,11 @@ class _History:
         stats = self._workload.stats()
         self._told.actions += stats.total
         self._told.prepared += stats.succeeded["prepare_commit"]
+        self._told.large += stats.actions["txn_large"] + stats.actions["txn_large_prepared"]
 
     async def _write(self) -> None:
         count = self._rng.randrange(ACTIONS, 2 * ACTIONS)
-        before = self._large()
         await asyncio.to_thread(self._workload.run, count)
-        self._told.large += self._large() - before
-
-    def _large(self) -> int:
-        return self._workload.stats().actions["txn_large"]
 
     async def _backup(self) -> Backup:
         """Written to while it is taken."""
@@ -219,6 +216,9 @@ class _History:
                 self._told.taken_over += 1
         await run.work()
         found = diff(expected, await self._image())
+        # What the server makes for a moment is restored as it is, but not as what vanishes by
+        # itself at the next election.
+        found = [line for line in found if not line.endswith("option temp only in the first: True")]
         self._told.restores += 1
         where = f"seed {self._seed} restored to {at}"
         self._told.failures += [f"{where}: {line}" for line in found[:10]]
