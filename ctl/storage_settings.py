@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Refused
-from agent.wire.profiles import MAIN, storage_of
+from agent.wire.profiles import MAIN, names, storage_of
 from agent.wire.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ async def require_storage(session: Session, profile: str = "main") -> Settings:
         )
     storage_of(settings, profile)
     return settings
+
+
+async def require_a_storage(session: Session, profile: str | None) -> Settings:
+    """The same where no profile need be named: any of them will do."""
+    settings, _ = await session.settings.read()
+    return await require_storage(session, profile or next(iter(names(settings)), MAIN))
 
 
 @dataclass(frozen=True, slots=True)

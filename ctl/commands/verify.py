@@ -9,7 +9,6 @@ from rich.console import Group
 
 from agent.wire.operations import Kind, Operation
 from agent.wire.optime import parse_target
-from agent.wire.profiles import MAIN
 from agent.wire.specs import VerifySpec
 from ctl.exit_codes import OperationFailed
 from ctl.invocation import Invocation, Result, pass_invocation
@@ -17,7 +16,7 @@ from ctl.lookup import require_backup
 from ctl.options import Duration, global_options, wait_options
 from ctl.proof import prove
 from ctl.render import size, table
-from ctl.storage_settings import require_storage
+from ctl.storage_settings import require_a_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def command(
     async def run(session: Session) -> Result:
         if name is not None:
             await require_backup(session, name)
-        await require_storage(session, profile or MAIN)
+        await require_a_storage(session, profile)
         if by_restore:
             return await prove(session, name, target, profile, wait=wait, wait_time_s=wait_time)
         spec = VerifySpec(names=(name,) if name else (), deep=deep, profile=profile)

@@ -7,7 +7,7 @@ import pytest
 from agent.wire.operations import Kind, State
 from agent.wire.profiles import with_profile
 from agent.wire.settings import Settings, load_yaml
-from tests.unit.ctl.world import Ctl, backup, node, operation, part
+from tests.unit.ctl.world import STORAGE, Ctl, backup, node, operation, part
 
 
 @pytest.mark.parametrize("flags", [("--compression-level", "23"), ("--ns", "shop..orders")])
@@ -118,6 +118,14 @@ def test_no_storage_is_said_at_once(ctl: Ctl, command: tuple[str, ...]) -> None:
     assert outcome.code == 3
     assert "no storage is configured" in outcome.err
     assert not ctl.world.operations
+
+
+def test_what_lies_on_another_profile_alone_can_be_verified(ctl: Ctl) -> None:
+    assert STORAGE.storage is not None
+    ctl.world.settings = with_profile(Settings(), "other", STORAGE.storage)
+    assert ctl("verify").code == 0
+    assert ctl("verify", "--profile", "main").code == 3
+    assert ctl("verify", "--profile", "third").code == 4
 
 
 def test_nobody_there_is_a_warning(ctl: Ctl) -> None:
