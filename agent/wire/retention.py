@@ -68,6 +68,12 @@ class Reading:
     slices_after: OpTime | None = None
 
 
+REPLAY_BASE: Final = "base"
+"""Field of the result of an `oplog-replay` over a sharded cluster: the backup that tells where
+documents belonged."""
+REPLAY_LOOK_BACK_S: Final = 900
+"""How long before the span of an `oplog-replay` its transactions may have begun: many times what
+the server lets one be open."""
 _READERS: Final = {Kind.RESTORE: "backup", Kind.PROVE: "name", Kind.EXPORT: "name"}
 """What reads one backup, and the field that names it."""
 
@@ -87,7 +93,10 @@ def readings(operations: Iterable[Operation], backups: Mapping[str, OpTime]) -> 
             found += [Reading(operation.id, words, name) for name in names]
         elif operation.kind is Kind.OPLOG_REPLAY:
             start = OpTime.from_document(operation.spec["start"])
-            found.append(Reading(operation.id, words, None, start))
+            after = OpTime(T=max(0, start.T - REPLAY_LOOK_BACK_S), I=start.I)
+            base = operation.result.get(REPLAY_BASE)
+            after = min(after, backups.get(str(base), after))
+            found.append(Reading(operation.id, words, base, after))
     return found
 
 

@@ -95,4 +95,8 @@ def _result(operation: Operation, spec: OplogReplaySpec) -> Result:
     if not operation.state.is_terminal:
         return Result(data, brief_text(operation))
     applied = sum(int(part.result.get("operations_applied", 0)) for part in operation.parts)
-    return Result(data, f"Replayed {applied} operations, to {optime(spec.end)}")
+    words = f"Replayed {applied} operations, to {optime(spec.end)}"
+    for part in operation.parts:
+        for warning in part.result.get("warnings", ()):
+            words += f"\nWarning: {part.replset}: {warning}"
+    return Result(data, words)

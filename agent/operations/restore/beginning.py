@@ -15,7 +15,7 @@ from agent.errors import Refused
 from agent.mongo.catalogue import CatalogueRow, read_catalogue
 from agent.mongo.node import Node
 from agent.operations.restore.reading import slice_entries
-from agent.replay.entries import COMMAND, NO_UUID, NOOP, Entry, command_name, entries
+from agent.replay.mentions import Mentions
 from agent.storage.base import Storage
 from agent.wire.namespaces import is_archived
 from agent.wire.record import Record
@@ -57,38 +57,17 @@ async def _mentioned(
     storage: Storage, spec: OplogReplaySpec, slices: Sequence[SliceRef]
 ) -> dict[str, str]:
     """The collections that the span writes to and does not create, by UUID, with the names
-    they have when they are first mentioned."""
-    found: dict[str, str] = {}
-    created: set[bytes] = set()
-    start, end = spec.start.pack(), spec.end.pack()
-    for item in slices:
-        for frame in await slice_entries(storage, item):
-            for entry in entries(frame):
-                if start < entry.ts <= end:
-                    _mention(entry, found, created)
-            await asyncio.sleep(0)
-    return found
-
-
-def _mention(entry: Entry, found: dict[str, str], created: set[bytes]) -> None:
-    if entry.op == COMMAND:
-        name = command_name(entry)
-        if name == b"create":
-            created.add(entry.ui)
-        elif name == b"applyOps":
-            for operation in entry.command()["applyOps"]:
-                uuid = bytes(operation["ui"])
-                if operation["op"] == "c":
-                    # A transaction may create collections, too.
-                    if "create" in operation["o"]:
-                        created.add(uuid)
-                elif uuid not in created:
-                    found.setdefault(uuid.hex(), operation["ns"])
-        return
-    if entry.op == NOOP or entry.ui == NO_UUID:
-        return
-    if entry.ui not in created:
-        found.setdefault(entry.ui.hex(), entry.ns.decode())
+    they have when they are first mentioned. Raises `Refused` for a transaction of which the slices
+    do not hold all."""
+    mentions = Mentions(spec.start, spec.end)
+    try:
+        for item in slices:
+            for frame in await slice_entries(storage, item):
+                mentions.read(frame)
+                await asyncio.sleep(0)
+        return mentions.found()
+    finally:
+        mentions.close()
 
 
 def _entry(row: CatalogueRow, uuid: str) -> CollectionEntry:

@@ -42,6 +42,14 @@ class Evidence:
     """By the replica set in the backup."""
 
 
+def evidence_of(storages: Sequence[Storage], result: Mapping[str, Any]) -> Evidence | None:
+    """What the lead pinned in the operation's result; None without shards."""
+    pinned = result.get(EVIDENCE)
+    if pinned is None:
+        return None
+    return Evidence(storages, {name: OpTime.from_document(end) for name, end in pinned.items()})
+
+
 async def pin_evidence(storages: Sequence[Storage], plan: Plan) -> dict[str, dict[str, Any]]:
     """`{replica set in the backup: OpTime}` up to which all parts look."""
     limit = OpTime(T=plan.until.T + LOOK_PAST_S, I=0)

@@ -19,28 +19,37 @@ from agent.archive.objects import get_json, put_json
 from agent.archive.vault import stored_name, write_for
 from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused, root_cause
 from agent.mongo.apply.probe import check_privileges
+from agent.operations.balancing import let_go
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.removal.plan import check_not_doomed
+from agent.operations.restore.across import WARNINGS, Share, choose_across, part_across
 from agent.operations.restore.beginning import Beginning, beginning_at
 from agent.operations.restore.creating import create_marker
 from agent.operations.restore.describing import described_replay, source_of
 from agent.operations.restore.finishing import build_indexes, clean_up, drop_indexes, set_expiry
 from agent.operations.restore.further import further_slices
 from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
+from agent.operations.restore.owning import keep_own_of
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.preflight import check_chain, check_commands, prove_objects
 from agent.operations.restore.replaying import replay
 from agent.operations.restore.state import Stage, State, StateKeeper
 from agent.operations.restore.timeline import begin_timeline
+from agent.operations.restore.together import await_stage
 from agent.operations.restore.work import BUILDERS, REPORT_EVERY_S
 from agent.replay.catalogue import Catalogue, Collection
+from agent.replay.coverage import Coverage
 from agent.replay.scope import Scope
 from agent.storage.base import Storage
 from agent.wire.namespaces import Selection
 from agent.wire.operations import Kind, Operation
+from agent.wire.optime import OpTime
 from agent.wire.profiles import MAIN
+from agent.wire.retention import REPLAY_BASE, REPLAY_LOOK_BACK_S
 from agent.wire.specs import OplogReplaySpec
 
+PLAN: Final = "plan"
+"""Field of a part's result, after a dry run."""
 _SCOPE: Final = Scope(Selection(users_and_roles=False))
 
 
@@ -55,12 +64,7 @@ class OplogReplayKind:
         if spec.start >= spec.end:
             raise ConfigError(f"the span from {spec.start} to {spec.end} is empty")
         if lead.services.cluster.is_sharded:
-            raise Refused(
-                "oplog-replay works on replica sets, and this is a sharded cluster: transactions"
-                " over shards that had begun before the span, and routing tables that changed in"
-                " it, cannot be applied to live data",
-                hint="restore a backup to the end of the span with 'ctl restore --time'",
-            )
+            return await choose_across(lead, operation)
         target = lead.services.node.replset
         if others := set(spec.replset_remapping.values()) - {target}:
             raise Refused(
@@ -84,9 +88,13 @@ class OplogReplayKind:
     async def work(self, part: PartContext) -> dict[str, Any]:
         """Replay onto this replica set, or go on where another worker stopped."""
         spec = OplogReplaySpec.from_document(part.operation.spec)
+        if part.services.node.is_sharded:
+            async with part_across(part, spec) as share:
+                return await _Work(part, spec, share).run()
         storage = await part.services.open_storage(part.settings, MAIN)
         try:
-            return await _Work(part, storage, spec).run()
+            slices = await _slices(storage, spec, part.replset)
+            return await _Work(part, spec, Share(storage, slices)).run()
         finally:
             await storage.aclose()
 
@@ -95,12 +103,18 @@ class OplogReplayKind:
         for."""
         spec = OplogReplaySpec.from_document(operation.spec)
         span = {"start": spec.start.to_json(), "restored_to": spec.end.to_json()}
+        if REPLAY_BASE in operation.result:
+            # Of a sharded cluster: each part has asked its own node.
+            await let_go(lead.services, operation.id)
+            plans = [part.result[PLAN] for part in operation.parts if PLAN in part.result]
+            return {**span, "plan": {"replsets": plans}} if spec.dry_run else span
         if not spec.dry_run:
             return span
         storage = await lead.services.open_storage(lead.settings, MAIN)
         try:
             node = lead.services.node
             slices = await _slices(storage, spec, node.replset)
+            check_chain(slices, spec.start, spec.end)
             plan = await described_replay(node, storage, spec, slices)
         finally:
             await storage.aclose()
@@ -108,16 +122,23 @@ class OplogReplayKind:
 
 
 async def _slices(storage: Storage, spec: OplogReplaySpec, target: str) -> tuple[SliceRef, ...]:
+    """Those of the span, and where they are there, those in which its transactions may have
+    begun."""
     source = source_of(spec, target)
+    before = OpTime(T=max(0, spec.start.T - REPLAY_LOOK_BACK_S), I=0)
+    found = await further_slices(storage, source, since=before, until=spec.end)
+    if found and found[-1].end >= spec.end:
+        return found
     return await further_slices(storage, source, since=spec.start, until=spec.end)
 
 
 class _Work:
     """One replica set's share."""
 
-    def __init__(self, part: PartContext, storage: Storage, spec: OplogReplaySpec) -> None:
+    def __init__(self, part: PartContext, spec: OplogReplaySpec, share: Share) -> None:
         self._part = part
-        self._storage = storage
+        self._share = share
+        self._storage = share.storage
         self._spec = spec
         self._tally = Tally(stage="check")
         self._ended = asyncio.Event()
@@ -139,13 +160,17 @@ class _Work:
             await self._part.report(self._tally.progress())
 
     async def _replay(self) -> dict[str, Any]:
-        part, spec = self._part, self._spec
-        slices = await _slices(self._storage, spec, part.replset)
-        check_chain(slices, spec.start, spec.end)
+        part, spec, slices = self._part, self._spec, self._share.slices
+        if self._share.member is None:
+            check_chain(slices, spec.start, spec.end)
+        if spec.dry_run:
+            node = part.services.node
+            return {PLAN: await described_replay(node, self._storage, spec, slices)}
         await prove_objects(self._storage, slices, lambda item: None)
-        await check_privileges(part.services.node)
+        await check_privileges(part.services.node, is_sharded=self._share.member is not None)
         beginning = await self._beginning(slices)
         job = self._job(beginning, slices)
+        await self._together(job)
         part.lease.check()
         await begin_timeline(part, job.keeper)
         await create_marker(job)
@@ -158,6 +183,7 @@ class _Work:
         await drop_indexes(job, before)
         await build_indexes(job)
         await set_expiry(job)
+        await self._keep_own(job, beginning)
         await clean_up(job)
         await job.committed()
         state = job.keeper.state
@@ -167,6 +193,26 @@ class _Work:
             "operations_skipped": state.skipped,
             "warnings": list(state.warnings),
         }
+
+    async def _together(self, job: Job) -> None:
+        """Nothing of any replica set is touched before all have proven what they need."""
+        if self._share.member is None:
+            return
+        if not job.keeper.state.stage.is_past(Stage.CHECKED):
+            await job.keeper.save(is_milestone=True, stage=Stage.CHECKED)
+        self._tally.stage = "wait for the other parts"
+        await await_stage(self._part, Stage.CHECKED)
+        if self._share.member.is_config:
+            job.keeper.warn(*self._part.operation.result.get(WARNINGS, ()))
+
+    async def _keep_own(self, job: Job, beginning: Beginning) -> None:
+        """What a move that was under way at the end had brought here is another shard's."""
+        member = self._share.member
+        if member is not None and member.shard is not None:
+            before = frozenset(bytes.fromhex(uuid) for uuid in beginning.target_uuids.values())
+            tables = self._part.services.cluster.routing
+            await keep_own_of(job, tables, member.shard, before)
+            await job.committed()
 
     async def _beginning(self, slices: Sequence[SliceRef]) -> Beginning:
         """What the target looked like before anything was applied: as the first worker wrote it
@@ -196,7 +242,7 @@ class _Work:
             node=services.node,
             storage=self._storage,
             clock=services.clock,
-            base=Base(self._spec.start, (), tuple(slices), self._spec.end),
+            base=Base(self._spec.start, (), tuple(slices), self._spec.end, self._share.evidence),
             # One lane: with indexes in place, unique keys may move between documents.
             tuning=Tuning(
                 loaders=1,
@@ -216,7 +262,7 @@ class _Work:
             ),
             check=part.lease.check,
             scope=_SCOPE,
-            catalogue=_catalogue(beginning),
+            catalogue=_catalogue(beginning, self._spec.start),
             pace=Pace(services.node, services.clock, services.governor),
             tally=self._tally,
         )
@@ -226,8 +272,10 @@ def _indexes(entry: CollectionEntry) -> dict[str, dict[str, Any]]:
     return {spec["name"]: spec for spec in entry.bson_indexes()}
 
 
-def _catalogue(beginning: Beginning) -> Catalogue:
+def _catalogue(beginning: Beginning, start: OpTime) -> Catalogue:
     catalogue = Catalogue(_SCOPE)
+    # Slices may begin before the span: what was visible at its start is there.
+    held = Coverage(start.pack(), start.pack(), is_lenient=True)
     for entry in beginning.collections:
         collection = Collection(
             bytes.fromhex(entry.uuid),
@@ -235,9 +283,9 @@ def _catalogue(beginning: Beginning) -> Catalogue:
             _SCOPE,
             options=entry.bson_options(),
             indexes=_indexes(entry),
+            # Lenient: it may also be newer than the span, or older than its operations expect.
+            coverage=held,
         )
-        # What is there may be newer than the span, or older than its operations expect.
-        collection.is_lenient = True
         collection.target_uuid = bytes.fromhex(beginning.target_uuids[entry.uuid])
         collection.place(entry.ns)
         catalogue.add(collection)

@@ -9,7 +9,7 @@ the primary shard of its database and to no other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -61,17 +61,43 @@ async def keep_own(job: Job, tables: RoutingTables, shard: str) -> Counter[str]:
                 job, tables, shard, row, present.get(namespace)
             )
             await fault_point("restore.orphans_removed")
-    if found := removed.total():
-        job.keeper.warn(
-            f"{found} orphaned documents, which the routing tables of that moment give to other "
-            "shards, were left out"
-        )
+    _tell_of(job, removed)
     primaries = await tables.primaries()
     for namespace, one in sorted(present.items()):
         if job.scope.replaces(namespace) and _is_astray(namespace, routed, primaries, shard):
             job.check()
             await drop(job.node, namespace, one.uuid)
     return removed
+
+
+async def keep_own_of(
+    job: Job, tables: RoutingTables, shard: str, before: Set[bytes]
+) -> Counter[str]:
+    """The same after a replay onto live data, of what the replay wrote to: collections that were
+    there (`before`, by UUID on the target) lose orphans at most."""
+    written = {c.target_uuid for c in job.catalogue}
+    routed = {row["_id"]: row for row in await tables.collections() if is_users(row["_id"])}
+    primaries = await tables.primaries()
+    removed = Counter[str]()
+    for one in sorted(await collections(job.node), key=lambda present: present.ns):
+        if one.uuid not in written:
+            continue
+        row = routed.get(one.ns)
+        if row is not None and bytes(row["uuid"]) == one.uuid:
+            removed[one.ns] += await _keep_ranges(job, tables, shard, row, one)
+        elif one.uuid not in before and _is_astray(one.ns, routed, primaries, shard):
+            job.check()
+            await drop(job.node, one.ns, one.uuid)
+    _tell_of(job, removed)
+    return removed
+
+
+def _tell_of(job: Job, removed: Counter[str]) -> None:
+    if found := removed.total():
+        job.keeper.warn(
+            f"{found} orphaned documents, which the routing tables of that moment give to other "
+            "shards, were left out"
+        )
 
 
 def _is_astray(

@@ -27,7 +27,7 @@ from agent.mongo.apply.target import collections
 from agent.operations.context import PartContext
 from agent.operations.restore.catalogue import base_catalogue
 from agent.operations.restore.creating import create_all
-from agent.operations.restore.deciding import EVIDENCE, Evidence
+from agent.operations.restore.deciding import evidence_of
 from agent.operations.restore.ending import finish_changes, unfinished_of
 from agent.operations.restore.finishing import (
     build_indexes,
@@ -60,7 +60,6 @@ from agent.replay.scope import VIEWS, Scope
 from agent.storage.base import Storage
 from agent.wire.collections import DATABASE
 from agent.wire.namespaces import split
-from agent.wire.optime import OpTime
 from agent.wire.specs import RestoreSpec
 
 REPORT_EVERY_S: Final = 1.0
@@ -286,7 +285,7 @@ class RestoreWork:
                 self._plan.manifest.objects,
                 self._plan.slices,
                 self._plan.until,
-                self._evidence(),
+                evidence_of(self._storages, self._part.operation.result),
             ),
             tuning=self._tuning(),
             keeper=self._keeper,
@@ -297,13 +296,6 @@ class RestoreWork:
             unfinished=unfinished_of(self._part.operation),
             tally=self._tally,
         )
-
-    def _evidence(self) -> Evidence | None:
-        pinned = self._part.operation.result.get(EVIDENCE)
-        if pinned is None:
-            return None
-        ends = {replset: OpTime.from_document(end) for replset, end in pinned.items()}
-        return Evidence(self._storages, ends)
 
     def _tuning(self) -> Tuning:
         spec, settings = self._spec, self._part.settings.restore

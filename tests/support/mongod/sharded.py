@@ -267,6 +267,25 @@ class ShardedCluster:
         order = {"_configsvrMoveRange": namespace, "toShard": to, "min": low, "max": high}
         self.on_config({**order, **options})
 
+    def split(self, namespace: str, *at: Mapping[str, Any]) -> None:
+        """Cut the range that holds them at these keys; it stays where it is."""
+        (chunk,) = self.chunks(namespace)
+        row = self.routing(namespace)
+        assert row is not None
+        order = {"splitChunk": namespace, "from": chunk["shard"], "keyPattern": row["key"]}
+        bounds = {"min": chunk["min"], "max": chunk["max"], "splitKeys": list(at)}
+        version = {"epoch": row["lastmodEpoch"], "timestamp": row["timestamp"]}
+        self.client_of(chunk["shard"]).admin.command({**order, **bounds, **version})
+
+    def merge(self, namespace: str, low: Mapping[str, Any], high: Mapping[str, Any]) -> None:
+        """Join all ranges of one shard in `[low, high)`."""
+        row = self.routing(namespace)
+        assert row is not None
+        (first,) = [chunk for chunk in self.chunks(namespace) if chunk["min"] == low]
+        order = {"_shardsvrMergeChunks": namespace, "bounds": [low, high]}
+        version = {"epoch": row["lastmodEpoch"], "timestamp": row["timestamp"]}
+        self.client_of(first["shard"]).admin.command({**order, **version})
+
     def spread(self, namespace: str, key: str, splits: Sequence[Any]) -> None:
         """Cut a fresh range-sharded collection at `splits`; deal the ranges to the shards in turn.
 

@@ -17,6 +17,8 @@ from agent.wire.optime import OpTime
 from agent.wire.policy import KeepSettings, PolicySettings
 from agent.wire.retention import (
     LAST_OPTIME,
+    REPLAY_BASE,
+    REPLAY_LOOK_BACK_S,
     Copy,
     Decision,
     Rules,
@@ -140,8 +142,15 @@ def test_readers_keep_their_slices() -> None:
     rules = Rules(since=day(35), zone=UTC)
     assert decide(DAYS, [span(0, 40)], rules).floor == day(35)
     found = decide(DAYS, [span(0, 40)], rules, readings([replay], {}))
-    assert found.floor == day(5)
+    # From before it, too: where its transactions may have begun.
+    before = OpTime(T=day(5).T - REPLAY_LOOK_BACK_S, I=day(5).I)
+    assert found.floor == before
     assert found.floor_reason == "oplog-replay r is reading slices"
+    based = replay.model_copy(update={"result": {REPLAY_BASE: "d3"}})
+    held = {one.name: one.at for one in DAYS}
+    found = decide(DAYS, [span(0, 40)], rules, readings([based], held))
+    assert found.floor == held["d3"]
+    assert "d3" in kept(found)
 
 
 def test_the_newest_full_backup_stays_whatever_the_rules_say() -> None:
