@@ -15,7 +15,7 @@ import traceback
 
 import structlog
 
-from tests.support.histories import Told, prove_history
+from tests.support.histories import LARGE_WEIGHTS, Told, prove_history
 from tests.support.mongod import ReplicaSet, SetOptions
 
 _TOLD_EVERY = 10
@@ -30,7 +30,13 @@ async def _prove(first: int, seeds: int) -> Told:
             before = len(told.failures)
             try:
                 async with asyncio.timeout(_WITHIN_S):
-                    await prove_history(replset, seed, told, with_oracle=seed % _ORACLE_EVERY == 0)
+                    await prove_history(
+                        replset,
+                        seed,
+                        told,
+                        weights=LARGE_WEIGHTS,
+                        with_oracle=seed % _ORACLE_EVERY == 0,
+                    )
             except Exception:
                 told.failures.append(f"seed {seed}: {traceback.format_exc()}")
                 for node in replset.nodes:

@@ -39,9 +39,13 @@ WEIGHTS: Final[Mapping[str, float]] = {
     **DEFAULT_WEIGHTS,
     "txn_prepared": 1.5,
     "txn_prepared_aborted": 0.7,
+}
+LARGE_WEIGHTS: Final[Mapping[str, float]] = {
+    **WEIGHTS,
     "txn_large": 0.2,
     "txn_large_prepared": 0.2,
 }
+"""For servers with an oplog of a gigabyte."""
 ACTIONS: Final = 80
 """Before the backup, during it, and between two moments: so many, or up to twice as many."""
 MOMENTS: Final = 3
@@ -77,14 +81,21 @@ class Told:
 
 
 async def prove_history(
-    replset: ReplicaSet, seed: int, told: Told, *, with_oracle: bool = False
+    replset: ReplicaSet,
+    seed: int,
+    told: Told,
+    *,
+    weights: Mapping[str, float] = WEIGHTS,
+    with_oracle: bool = False,
 ) -> None:
     """Write the history of this seed on a clean server, and restore it to the end of its backup, to
     `MOMENTS` after it, and, `with_oracle`, to one in the middle. What differs goes to `told`."""
     await asyncio.to_thread(clean, replset.client())
     node = await open_node(replset)
     try:
-        await _History(replset, node, seed, told, await MemoryStorage.open()).prove(with_oracle)
+        workload = Workload(replset.client(), seed, weights=weights, rate=0)
+        history = _History(replset, node, workload, told, await MemoryStorage.open())
+        await history.prove(with_oracle)
     finally:
         await node.aclose()
     told.seeds += 1
@@ -92,16 +103,21 @@ async def prove_history(
 
 class _History:
     def __init__(
-        self, replset: ReplicaSet, node: Node, seed: int, told: Told, storage: MemoryStorage
+        self,
+        replset: ReplicaSet,
+        node: Node,
+        workload: Workload,
+        told: Told,
+        storage: MemoryStorage,
     ) -> None:
         self._client = replset.client()
         self._replset = replset
         self._node = node
-        self._seed = seed
+        self._seed = workload.seed
         self._told = told
         self._storage = storage
-        self._rng = random.Random(f"history/{seed}")
-        self._workload = Workload(self._client, seed, weights=WEIGHTS, rate=0)
+        self._rng = random.Random(f"history/{workload.seed}")
+        self._workload = workload
         self._held: list[tuple[OpTime, Fingerprint]] = []
 
     async def prove(self, with_oracle: bool) -> None:
