@@ -24,6 +24,7 @@ from tests.support.transfers import (
 pytestmark = pytest.mark.timeout(240)
 
 LONG_S = 120.0
+BOOKS = f"{DATABASE}.{ACCOUNTS}"
 
 
 def test_spans_are_replayed_on_all_shards_or_refused_by_name(stage: Stage) -> None:
@@ -47,11 +48,18 @@ def test_spans_are_replayed_on_all_shards_or_refused_by_name(stage: Stage) -> No
     cluster.create_database("late", "s0")
     cluster.client_of("s0")["late"]["c"].insert_many([{"_id": n} for n in range(10)])
     created = _now(cluster)
+    chunk = next(one for one in cluster.chunks(BOOKS) if one["shard"] == "s1")
+    cluster.move_range(BOOKS, "s0", chunk["min"], chunk["max"])
+    moved = _now(cluster)
+    cluster.client_of("s1")["shop"]["plain"].insert_one({"_id": "written"})
+    written = _now(cluster)
+    cluster.drop_collection("shop.gone")
+    dropped = _now(cluster)
     # Something on each set: slicers let idle ones wait.
     cluster.create_database("end", "s1")
     for name in SAME:
         cluster.client_of(name)["end"]["c"].insert_one({})
-    wait_covered(ctl, created)
+    wait_covered(ctl, dropped)
     start = (base["last_write"]["T"], base["last_write"]["I"])
     ends = sorted(one.acknowledged_at for one in transfers.done if one.acknowledged_at)
     within = [at for at in ends if start < at < quiet]
@@ -78,6 +86,16 @@ def test_spans_are_replayed_on_all_shards_or_refused_by_name(stage: Stage) -> No
     assert not misrouted(cluster)
 
     assert "the database late" in _refused(stage, quiet, created)
+    cluster.create_database("late", "s0")
+    _replay(stage, quiet, created)
+    assert cluster.client_of("s0")["late"]["c"].count_documents({}) == 10
+    assert f"a range of {BOOKS} moved (to s0)" in _refused(stage, created, moved)
+    assert f"ranges of {BOOKS} belong to other shards here" in _refused(stage, moved, written)
+    cluster.move_range(BOOKS, "s0", chunk["min"], chunk["max"])
+    _replay(stage, moved, written)
+    assert cluster.client_of("s1")["shop"]["plain"].find_one({"_id": "written"}) is not None
+    assert "the sharded collection shop.gone was dropped" in _refused(stage, written, dropped)
+    assert cluster.client_of("s1")["shop"]["gone"].count_documents({}) == 50
 
 
 def _change(cluster: ShardedCluster) -> None:
