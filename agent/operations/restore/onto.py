@@ -8,7 +8,6 @@ applied, so these keep their order as a whole; index commands of the span take e
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,7 +16,7 @@ from agent.archive.layout import replay_base_key
 from agent.archive.manifest import CollectionEntry, SliceRef
 from agent.archive.objects import get_json, put_json
 from agent.archive.vault import stored_name, write_for
-from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused, root_cause
+from agent.errors import ConfigError, ObjectExists, ObjectNotFound, Refused
 from agent.mongo.apply.probe import check_privileges
 from agent.operations.balancing import let_go
 from agent.operations.context import LeadContext, PartContext
@@ -28,15 +27,16 @@ from agent.operations.restore.creating import create_marker
 from agent.operations.restore.describing import described_replay, source_of
 from agent.operations.restore.finishing import build_indexes, clean_up, drop_indexes, set_expiry
 from agent.operations.restore.further import further_slices
-from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
+from agent.operations.restore.job import Base, Job, Tally, Tuning
 from agent.operations.restore.owning import keep_own_of
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.preflight import check_chain, check_commands, prove_objects
 from agent.operations.restore.replaying import replay
+from agent.operations.restore.reporting import reporting
 from agent.operations.restore.state import Stage, State, StateKeeper
 from agent.operations.restore.timeline import begin_timeline
 from agent.operations.restore.together import await_stage
-from agent.operations.restore.work import BUILDERS, REPORT_EVERY_S
+from agent.operations.restore.work import BUILDERS
 from agent.replay.catalogue import Catalogue, Collection
 from agent.replay.coverage import Coverage
 from agent.replay.scope import Scope
@@ -141,23 +141,10 @@ class _Work:
         self._storage = share.storage
         self._spec = spec
         self._tally = Tally(stage="check")
-        self._ended = asyncio.Event()
 
     async def run(self) -> dict[str, Any]:
         """Check, replay, then see to indexes. Raises the cause where several tasks fail."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_reporting())
-                report = await self._replay()
-                self._ended.set()
-        except BaseExceptionGroup as errors:
-            cause = root_cause(errors)
-            raise cause from cause.__cause__
-        return report
-
-    async def _keep_reporting(self) -> None:
-        while not await is_over(self._ended, REPORT_EVERY_S):
-            await self._part.report(self._tally.progress())
+        return await reporting(self._part, self._tally, self._replay)
 
     async def _replay(self) -> dict[str, Any]:
         part, spec, slices = self._part, self._spec, self._share.slices

@@ -13,14 +13,13 @@ merged     users and roles
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
-from agent.errors import NodeUnavailable, Transient, root_cause
+from agent.errors import NodeUnavailable
 from agent.faults import fault_point
 from agent.mongo.apply.probe import check_privileges, probe_rights
 from agent.mongo.apply.target import collections
@@ -36,7 +35,7 @@ from agent.operations.restore.finishing import (
     prove_structure,
     set_expiry,
 )
-from agent.operations.restore.job import Base, Job, Tally, Tuning, is_over
+from agent.operations.restore.job import Base, Job, Tally, Tuning
 from agent.operations.restore.loading import Loader
 from agent.operations.restore.merging import clear_routing, merge_routing
 from agent.operations.restore.owning import forget_tasks, keep_own, look_again
@@ -51,6 +50,7 @@ from agent.operations.restore.preflight import (
     wanted_objects,
 )
 from agent.operations.restore.replaying import replay
+from agent.operations.restore.reporting import reporting
 from agent.operations.restore.selecting import check_found, resolve, scope_of
 from agent.operations.restore.state import Stage, State, StateKeeper
 from agent.operations.restore.timeline import begin_timeline
@@ -62,7 +62,6 @@ from agent.wire.collections import DATABASE
 from agent.wire.namespaces import split
 from agent.wire.specs import RestoreSpec
 
-REPORT_EVERY_S: Final = 1.0
 DEFAULT_LOADERS: Final = 3
 PROBED: Final = "tidelog_probe"
 APPLIERS: Final = 2
@@ -94,7 +93,6 @@ class RestoreWork:
         self._spec = spec
         self._plan = plan
         self._tally = Tally()
-        self._ended = asyncio.Event()
         found = part.operation.part(part.replset)
         recorded = found.result.get("state", {}) if found is not None else {}
         self._keeper = StateKeeper(
@@ -111,25 +109,7 @@ class RestoreWork:
 
     async def run(self) -> dict[str, Any]:
         """Restore; answers the report. Raises the cause where several tasks fail."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_reporting())
-                report = await self._restore()
-                self._ended.set()
-        except BaseExceptionGroup as errors:
-            cause = root_cause(errors)
-            raise cause from cause.__cause__
-        return report
-
-    async def _keep_reporting(self) -> None:
-        while not await is_over(self._ended, REPORT_EVERY_S):
-            try:
-                await self._part.refresh()
-                await self._part.report(self._tally.progress())
-            except Transient:
-                # That the control database cannot be reached now is no reason to stop; losing the
-                # lease is, and the lease says so itself.
-                continue
+        return await reporting(self._part, self._tally, self._restore)
 
     async def _restore(self) -> dict[str, Any]:
         await self._check_primary()

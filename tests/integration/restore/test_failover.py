@@ -49,7 +49,7 @@ async def test_the_next_primary_goes_on(
 ) -> None:
     for module in (loading, replaying):
         monkeypatch.setattr(module, "CHECKPOINT_EVERY_S", 0.1)
-    monkeypatch.setattr("agent.operations.restore.work.REPORT_EVERY_S", 0.01)
+    monkeypatch.setattr("agent.operations.restore.reporting.REPORT_EVERY_S", 0.01)
     client = three_nodes.client()
     await asyncio.to_thread(fill, three_nodes)
     node, storage = await open_node(three_nodes), await MemoryStorage.open()
