@@ -304,7 +304,8 @@ class Agent:
         await signals.stop.wait()
         systemd.notify("STOPPING=1")
         log.info("agent.stopping")
-        self.runner.drain()
+        for task in (self.runner, self.slicer, self.scheduler):
+            task.drain()
         end = self.clock.monotonic() + grace_s
         while not self.runner.is_idle and self.clock.monotonic() < end:
             await self.clock.sleep(IDLE_POLL_S)
