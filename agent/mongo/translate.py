@@ -24,6 +24,7 @@ SNAPSHOT_TOO_OLD = 239
 SNAPSHOT_UNAVAILABLE = 246
 CAPPED_POSITION_LOST = 136
 CURSOR_NOT_FOUND = 43
+DROP_PENDING = 215
 
 _TRANSIENT_CODES = frozenset(
     {
@@ -53,6 +54,10 @@ class CommandFailed(Permanent):
     def __init__(self, message: str, *, code: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class DropPending(NodeUnavailable):
+    """The database is in the process of being dropped: nothing can be made in it yet."""
 
 
 @contextmanager
@@ -92,6 +97,8 @@ def refused_write(action: str, error: Mapping[str, Any]) -> TidelogError:
 def _by_code(code: int, text: str, *, is_transient: bool) -> TidelogError:
     if is_transient or code in _TRANSIENT_CODES:
         return NodeUnavailable(text)
+    if code == DROP_PENDING:
+        return DropPending(text)
     if code == UNAUTHORIZED:
         return PermissionDenied(
             text, hint="give the agent's user the role that 'ctl db-role' prints"

@@ -21,6 +21,7 @@ from pymongo.errors import DocumentTooLarge, OperationFailure
 
 from agent.errors import PermissionDenied, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.apply.looking import LOOK_S, STATUS_NOT_KNOWN, make_look, when_known
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
@@ -83,9 +84,14 @@ async def apply_commands(node: Node, commands: Sequence[Document]) -> None:
     """Carry out operations of which some are commands, in order, one by one.
 
     The server takes several of them in one call from superusers only (it checks the privileges of
-    each, and then refuses the array all the same); for others each goes in a call of its own.
-    Raises `CommandFailed`, `NodeUnavailable`, `PermissionDenied`.
+    each, and then refuses the array all the same); for others each goes in a call of its own. They
+    wait for a database that is being dropped. Raises `CommandFailed`, `NodeUnavailable`,
+    `PermissionDenied`.
     """
+    await once_dropped(partial(_apply_commands, node, commands))
+
+
+async def _apply_commands(node: Node, commands: Sequence[Document]) -> None:
     try:
         await _apply(node, commands, is_lenient=True)
     except PermissionDenied:

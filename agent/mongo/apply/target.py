@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import bson
 
+from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.cursor import raw_cursor
 from agent.mongo.node import Document, Node
 from agent.mongo.raw import documents
@@ -63,10 +64,14 @@ def _present(row: Document) -> Present:
 
 
 async def drop_database(node: Node, database: str) -> None:
-    """Drop a whole database; fine if it is not there."""
-    with translated(f"dropping the database {database}"):
-        command = {"dropDatabase": 1, "writeConcern": {"w": 1}}
-        await node.command(database, command, timeout_s=DROP_TIMEOUT_S)
+    """Drop a whole database; fine if it is not there, or is being dropped already."""
+    command = {"dropDatabase": 1, "writeConcern": {"w": 1}}
+
+    async def run() -> None:
+        with translated(f"dropping the database {database}"):
+            await node.command(database, command, timeout_s=DROP_TIMEOUT_S)
+
+    await once_dropped(run)
 
 
 async def count(node: Node, namespace: str) -> int:

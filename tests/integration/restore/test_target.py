@@ -24,16 +24,16 @@ BUILD = "hangAfterSettingUpIndexBuild"
 
 
 @contextmanager
-def hanging_builds(client: Client) -> Iterator[None]:
-    client.admin.command({"configureFailPoint": BUILD, "mode": "alwaysOn"})
+def hanging(client: Client, point: str = BUILD) -> Iterator[None]:
+    client.admin.command({"configureFailPoint": point, "mode": "alwaysOn"})
     try:
         yield
     finally:
-        client.admin.command({"configureFailPoint": BUILD, "mode": "off"})
+        client.admin.command({"configureFailPoint": point, "mode": "off"})
 
 
-def building(client: Client) -> bool:
-    chosen = {"$match": {"command.createIndexes": {"$exists": True}}}
+def running(client: Client, command: str) -> bool:
+    chosen = {"$match": {f"command.{command}": {"$exists": True}}}
     pipeline: list[dict[str, Any]] = [{"$currentOp": {}}, chosen]
     return bool(list(client.admin.aggregate(pipeline)))
 
@@ -53,9 +53,9 @@ async def test_an_index_being_built_there_ends_with_its_collection(
             client["db"]["c"].create_index("late")
 
     thread = threading.Thread(target=build)
-    with hanging_builds(client):
+    with hanging(client):
         thread.start()
-        await asyncio.to_thread(eventually, lambda: building(client))
+        await asyncio.to_thread(eventually, lambda: running(client, "createIndexes"))
         worker = asyncio.create_task(RestoreRun.of(node, storage, backup, **spec).work())
         await asyncio.sleep(1.0)
     try:
@@ -87,14 +87,37 @@ async def test_an_index_build_may_outlast_every_socket(
     run.on_record = hang
     worker = asyncio.create_task(run.work())
     await asyncio.to_thread(loaded.wait, 30)
-    with hanging_builds(client):
-        await asyncio.to_thread(eventually, lambda: building(client))
+    with hanging(client):
+        await asyncio.to_thread(eventually, lambda: running(client, "createIndexes"))
         await asyncio.sleep(3.0)
         assert not worker.done()
     try:
         await worker
     finally:
         await node.aclose()
+    assert_same(before, fingerprint(client))
+
+
+async def test_a_database_that_is_still_being_dropped_is_waited_for(one_node: ReplicaSet) -> None:
+    """As by the worker before, which died in the middle: the server goes on with its command."""
+    client = one_node.client()
+    client["db"]["c"].insert_one({"_id": 1})
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    backup = await take_backup(node, storage)
+    before = fingerprint(client)
+    drop = threading.Thread(target=client.drop_database, args=("db",))
+    try:
+        with hanging(client, "dropDatabaseHangAfterAllCollectionsDrop"):
+            drop.start()
+            await asyncio.to_thread(eventually, lambda: running(client, "dropDatabase"))
+            await asyncio.to_thread(eventually, lambda: not client["db"].list_collection_names())
+            worker = asyncio.create_task(RestoreRun.of(node, storage, backup).work())
+            await asyncio.sleep(1.0)
+            assert not worker.done()
+        await worker
+    finally:
+        await node.aclose()
+        drop.join()
     assert_same(before, fingerprint(client))
 
 
