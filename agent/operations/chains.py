@@ -9,7 +9,7 @@ slicer to prove, and it says so if not. A restore seals what was archived before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,12 +45,14 @@ async def archived_replsets(storage: Storage) -> list[str]:
     return sorted(found)
 
 
-async def rebuild(storage: Storage, replset: str, known: Iterable[str | None] = ()) -> Rebuilt:
+async def rebuild(storage: Storage, replset: str, known: Sequence[Run] = ()) -> Rebuilt:
     """The runs of one replica set and the gaps between them; slices that cannot be read are as good
-    as missing. Raises `StorageUnavailable` where one of those that are `known` is there and not
-    listed."""
+    as missing. How far a run that is `known` went on after its last slice, where nothing worth
+    storing happened, storage cannot say: that stays. Raises `StorageUnavailable` where the last
+    slice of one is there and not listed."""
     owned = await _slices_of_backups(storage)
-    items = await listed_slices(storage, replset, known)
+    items = await listed_slices(storage, replset, [run.last_key for run in known])
+    covered = {run.last_key: run.covered_until for run in known}
     forged = await _forged(storage, items)
     taken = {span[1] for key in owned if (span := slice_span_of(key)) is not None}
     refs = await described_refs(storage, [item for item in items if item.key not in owned | forged])
@@ -58,12 +60,12 @@ async def rebuild(storage: Storage, replset: str, known: Iterable[str | None] = 
     refs = [ref for ref in refs if reshaped_by(ref.commands) is None]
     found = [c for c in chains(refs) if not _continues_a_backup(c[0], taken)]
     restores = await _restores(storage, replset)
-    made = [(chain, await _run(storage, replset, chain)) for chain in _outermost(found)]
+    made = [(chain, await _run(storage, replset, chain, covered)) for chain in _outermost(found)]
     kept = [(chain[0], run) for chain, run in made if run is not None]
     gaps = [
         _gap(before, after, first, restores, reshaped.get(after.start))
         for (_, before), (first, after) in pairwise(kept)
-        if before.end < after.start
+        if before.span.end < after.start
     ]
     runs = [run for _, run in kept]
     newest = len(runs) - 1
@@ -137,7 +139,7 @@ async def restore_runs(
     """Note in the control database what storage says of one replica set. A run that is being
     written now stays as its writer has it, and so do runs in other repositories."""
     known = [run for run in await runs.runs(replset) if run.is_in(repository_id)]
-    rebuilt = await rebuild(storage, replset, [run.last_key for run in known])
+    rebuilt = await rebuild(storage, replset, known)
     live = next((run for run in known[-1:] if _is_written(run, rebuilt.keys)), None)
     older = [run for run in rebuilt.runs if live is None or run.end < live.start]
     for run in older:
@@ -156,7 +158,9 @@ def _is_written(run: Run, keys: frozenset[str]) -> bool:
     return not run.sealed and (run.last_key is None or run.last_key in keys)
 
 
-async def _run(storage: Storage, replset: str, chain: list[SliceRef]) -> Run | None:
+async def _run(
+    storage: Storage, replset: str, chain: list[SliceRef], covered: Mapping[str | None, OpTime]
+) -> Run | None:
     """The run of a chain, cut off before what cannot be read at its end."""
     while chain:
         try:
@@ -173,7 +177,7 @@ async def _run(storage: Storage, replset: str, chain: list[SliceRef]) -> Run | N
         start=chain[0].start,
         end=last.end,
         end_term=last.end_term,
-        covered_until=last.end,
+        covered_until=max(last.end, covered.get(last.key, last.end)),
         last_sha256=last.sha256,
         last_key=last.key,
         slices=len(chain),
@@ -200,7 +204,7 @@ def _gap(
     else:
         cause, words = GapCause.UNKNOWN, "a new run was begun; why is not kept on the storage"
     return Gap(
-        replset=before.replset, start=before.end, end=after.start, cause=cause, message=words
+        replset=before.replset, start=before.span.end, end=after.start, cause=cause, message=words
     )
 
 

@@ -14,7 +14,7 @@ from agent.operations.verification.ledger import Ledger
 from agent.storage.base import Storage, put_bytes
 from agent.storage.memory import MemoryStorage
 from agent.store.slice_runs import SliceRuns
-from agent.wire.timelines import GapCause, Run
+from agent.wire.timelines import Gap, GapCause, Run
 from tests.unit.operations.memory_runs import MemoryRuns
 from tests.unit.operations.repositories import (
     REPLSET,
@@ -163,6 +163,23 @@ async def test_a_run_that_is_being_written_stays_as_it_is() -> None:
     before, after = await runs.runs()
     assert (before.start.T, before.sealed) == (10, True)
     assert (after.end.T, after.epoch) == (60, 2)
+
+
+async def test_how_far_a_run_went_on_without_slices_stays_known() -> None:
+    """Nothing worth storing happened after its last slice; then a restore ended it."""
+    storage = await MemoryStorage.open()
+    await chain_of(storage, 10, 20)
+    await chain_of(storage, 30, 40, epoch=2)
+    ended = _run(10, 20, last_key=slice_key(REPLSET, moment(10), moment(20), 2, 1)).model_copy(
+        update={"covered_until": moment(27), "sealed": True}
+    )
+    runs = MemoryRuns(ended)
+    between = {"replset": REPLSET, "start": moment(27), "end": moment(30)}
+    await runs.record_gap(Gap(**between, cause=GapCause.RESTORE))
+    await restore_runs(cast(SliceRuns, runs), storage, REPLSET, None, check=lambda: None)
+    first, second = await runs.runs()
+    assert (first.span.end, second.span.end) == (moment(27), moment(40))
+    assert [(gap.start, gap.cause) for gap in runs.recorded] == [(moment(27), GapCause.RESTORE)]
 
 
 def _run(start: int, end: int, epoch: int = 1, last_key: str | None = None) -> Run:
