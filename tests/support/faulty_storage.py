@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.clock import Clock, SystemClock
-from agent.storage.base import Capabilities, ObjectInfo, Storage
+from agent.storage.base import ObjectInfo, Storage
+from agent.storage.wrapping import WrappingStorage
 
 Verb = Literal["put", "get", "stat", "list", "delete", "verify"]
 Kind = Literal["fail", "fail_after", "delay", "corrupt", "truncate", "cut", "drop", "duplicate"]
@@ -58,10 +59,11 @@ class Fault:
         return self.call <= self.seen < self.call + self.times
 
 
-class FaultyStorage:
+class FaultyStorage(WrappingStorage):
     """See `agent.storage.base.Storage`; owns and closes the storage it wraps."""
 
     def __init__(self, inner: Storage, *, clock: Clock | None = None) -> None:
+        super().__init__(inner)
         self.inner = inner
         self.calls: list[tuple[str, str]] = []
         self._clock = clock or SystemClock()
@@ -158,16 +160,6 @@ class FaultyStorage:
 
     # The storage.
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the wrapped storage."""
-        return self.inner.capabilities
-
-    @property
-    def address(self) -> str:
-        """That of the wrapped storage."""
-        return self.inner.address
-
     async def put(
         self, key: str, source: AsyncIterator[bytes], *, size_hint: int | None = None
     ) -> ObjectInfo:
@@ -243,10 +235,6 @@ class FaultyStorage:
         faults = await self._begin("verify", "")
         await self.inner.verify()
         _end(faults)
-
-    async def aclose(self) -> None:
-        """Closes the wrapped storage."""
-        await self.inner.aclose()
 
     async def _begin(self, verb: Verb, key: str) -> tuple[Fault, ...]:
         self.calls.append((verb, key))

@@ -44,7 +44,7 @@ class ReadClock:
     async def renew(self) -> OpTime:
         """The newest committed OpTime, from now on."""
         taken = self._clock.monotonic()
-        self._read_at = max(self._read_at, (await self._node.hello()).majority)
+        self._read_at = max(self._read_at, await self._node.committed())
         self._taken = taken
         return self._read_at
 
