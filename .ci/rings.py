@@ -53,7 +53,7 @@ class Outcome:
 def run_ring(ring: str, pytest_args: list[str]) -> Outcome:
     """Run pytest on the ring's directory and judge it."""
     started = time.monotonic()
-    spread = ["-n", str(WORKERS[ring]), "--dist", "loadscope"]
+    spread = ["-n", str(WORKERS[ring]), "--dist", "loadscope", "--max-worker-restart", "2"]
     status, passed, failed, skipped = _counted(ring, [*spread, *pytest_args])
     only_alone = 0
     if status == 1 and 0 < failed <= MOST_AGAIN:

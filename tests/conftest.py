@@ -19,6 +19,7 @@ import pytest
 from tests.support.agents import Agents
 from tests.support.cleaning import clean
 from tests.support.ctl import Ctl
+from tests.support.deadline import GRACE_S, deadline
 from tests.support.mongod import (
     ClusterOptions,
     ReplicaSet,
@@ -41,6 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, ring))
         for story in item.iter_markers("story"):
             item.extra_keyword_matches.update(story.args)  # for -k
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test ends, with all that belongs to it, or its process does."""
+    own = item.get_closest_marker("timeout")
+    asked = item.config.getoption("timeout")
+    within_s = float((own and own.args[0]) or asked or item.config.getini("timeout"))
+    with deadline(item.nodeid, within_s + GRACE_S):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
