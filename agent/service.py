@@ -89,6 +89,7 @@ from agent.store.schedule_store import ScheduleStore
 from agent.store.schema import ensure_schema
 from agent.store.settings_store import SettingsStore
 from agent.store.slice_runs import SliceRuns
+from agent.tasks import TaskGroup
 from agent.version import VERSION
 from agent.web.assembly import web_server
 from agent.wire.operations import EXPORTS, SCRATCH
@@ -268,7 +269,7 @@ class Agent:
         """Run until asked to stop, or until something ends the agent."""
         lease = await self.heartbeat.claim()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 group.create_task(self.heartbeat.run(lease), name="heartbeat")
                 checks = self.storage_checks
                 fed = feed(self.commands, *self.wakeups, offer=checks.offer)
@@ -304,8 +305,7 @@ class Agent:
         await signals.stop.wait()
         systemd.notify("STOPPING=1")
         log.info("agent.stopping")
-        for task in (self.runner, self.slicer, self.scheduler):
-            task.drain()
+        self.runner.drain()
         end = self.clock.monotonic() + grace_s
         while not self.runner.is_idle and self.clock.monotonic() < end:
             await self.clock.sleep(IDLE_POLL_S)

@@ -22,6 +22,7 @@ import structlog
 from agent.clock import Clock, jittered
 from agent.errors import LeaseLost, Transient, root_cause
 from agent.faults import fault_point
+from agent.tasks import TaskGroup
 from agent.wire.leases import MARGIN_S, RENEW_EVERY_S, TTL_S, Lease
 
 RELEASE_TIMEOUT_S: Final = 2.0
@@ -91,7 +92,7 @@ async def hold(store: Leases, lease: Lease, clock: Clock) -> AsyncIterator[HeldL
     """
     held = HeldLease(lease, clock)
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             renewer = group.create_task(_renew(store, held, clock), name=f"renew {lease.id}")
             await fault_point("lease.acquired")
             try:

@@ -16,6 +16,7 @@ from agent.coordination.heartbeat import Condition
 from agent.coordination.recent_settings import SettingsSource
 from agent.coordination.wakeup import Wakeup
 from agent.errors import StorageUnavailable, TidelogError, Transient
+from agent.tasks import TaskGroup
 from agent.wire.profiles import MAIN, names
 from agent.wire.settings import Settings
 
@@ -111,7 +112,7 @@ class SettingsWatch:
             elif found is not None:
                 warnings[profile] = found
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for profile in names(settings):
                 group.create_task(check(profile))
         return errors, warnings

@@ -21,6 +21,7 @@ from agent.errors import NodeUnavailable
 from agent.mongo.cursor import BATCH_TIMEOUT_S, at_snapshot, session_of
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
+from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
 
 _DECODED: Final[CodecOptions[Document]] = CodecOptions(
@@ -115,7 +116,7 @@ async def total_sizes(node: Node, databases: Iterable[str]) -> Sizes:
                 stats = await node.command(database, {"dbStats": 1})
         found.append(Sizes(int(stats["dataSize"]), int(stats["objects"])))
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for database in sorted(set(databases)):
             group.create_task(measure(database))
     return Sizes(sum(s.bytes for s in found), sum(s.documents for s in found))

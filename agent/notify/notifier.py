@@ -8,7 +8,6 @@ growing pauses for a day; the others do not wait for it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +23,7 @@ from agent.notify.delivery import Delivery
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.store.notice_store import NoticeStore
+from agent.tasks import TaskGroup
 from agent.wire.leases import notify_scope
 from agent.wire.notices import GIVE_UP_AFTER_S, Notice, notices
 from agent.wire.notify_settings import WebhookSettings
@@ -91,7 +91,7 @@ class Notifier:
         """Tell every webhook what it should know; whether there is one."""
         overview = await self.read()
         webhooks = overview.settings.notify.webhooks
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for name, webhook in webhooks.items():
                 group.create_task(self._tell(held, name, webhook, overview), name=f"tell {name}")
         return bool(webhooks)

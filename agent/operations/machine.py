@@ -28,6 +28,7 @@ from agent.errors import (
     Transient,
     root_cause,
 )
+from agent.tasks import TaskGroup
 from agent.wire.operations import ErrorRecord, Operation, State
 
 MAX_ATTEMPTS: Final = 5
@@ -145,7 +146,7 @@ async def watched(
     Raises that error, the work's own, or `NodeUnavailable` when the time is over."""
     results: list[T] = []
     try:
-        async with asyncio.timeout(within_s) as limit, asyncio.TaskGroup() as group:
+        async with asyncio.timeout(within_s) as limit, TaskGroup() as group:
             group.create_task(watch(), name=f"watch {what}")
             results.append(await work())
             raise _WorkDone

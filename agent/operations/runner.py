@@ -27,6 +27,7 @@ from agent.operations.lead import Lead
 from agent.operations.machine import quietly, retry_delay_s
 from agent.operations.worker import Worker, may_work
 from agent.store.command_queue import CommandQueue
+from agent.tasks import TaskGroup
 from agent.wire.leases import Lease, lead_scope, work_scope
 from agent.wire.nodes import NodeStatus
 from agent.wire.operations import Kind, Operation, State
@@ -96,7 +97,7 @@ class Runner:
 
     async def run(self) -> None:
         """Look at each wake-up, for ever."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 self._wakeup.clear()
                 try:
@@ -105,7 +106,7 @@ class Runner:
                     log.warning("runner.look_failed", error=str(error))
                 await self._wakeup.wait(self._next_lapse_s())
 
-    async def _look(self, group: asyncio.TaskGroup) -> None:
+    async def _look(self, group: TaskGroup) -> None:
         self._board.ask()
         operations = await self._services.operations.active()
         held = await self._services.leases.held() if operations else {}

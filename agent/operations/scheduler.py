@@ -52,15 +52,10 @@ class Scheduler:
         self._settings = settings
         self._may_lead = services.node.replset == lead_replset
         self._retained_at = -RETENTION_EVERY_S
-        self._is_draining = False
-
-    def drain(self) -> None:
-        """Begin no other turn; why that is said twice, `Slicer.drain` says."""
-        self._is_draining = True
 
     async def run(self) -> None:
-        """Look after the schedules whenever the lease is ours, until drained."""
-        while not self._is_draining:
+        """Look after the schedules whenever the lease is ours, for ever."""
+        while True:
             if self._may_lead:
                 try:
                     await self._take_turn()

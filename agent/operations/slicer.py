@@ -118,17 +118,11 @@ class Slicer:
         self._idle_span_s = IDLE_SHARD_SPAN_S if services.node.is_sharded else IDLE_SPAN_S
         self._has_run = False
         """Whether this turn got so far that its errors can be told of the run."""
-        self._is_draining = False
-
-    def drain(self) -> None:
-        """Begin no other turn. The end of a turn by an error can hide that this task is cancelled:
-        a `TaskGroup` that is failing takes that for its own (python/cpython#116720, until 3.13)."""
-        self._is_draining = True
 
     async def run(self) -> None:
-        """Slice whenever it is this agent's turn, until drained. Errors are recorded on the run and
+        """Slice whenever it is this agent's turn, for ever. Errors are recorded on the run and
         tried again: the oplog keeps what could not be stored yet."""
-        while not self._is_draining:
+        while True:
             self._wakeup.clear()
             self._look_after_s = jittered(LOOK_WHEN_OFF_S)
             try:
@@ -141,10 +135,8 @@ class Slicer:
             except TidelogError as error:
                 log.error("slicer.failed", replset=self._replset, error=str(error), hint=error.hint)
                 await self._arrears.note(error, is_of_run=self._has_run)
-                if not self._is_draining:
-                    await self._services.clock.sleep(BACK_OFF_S)
-            if not self._is_draining:
-                await self._wakeup.wait(self._look_after_s)
+                await self._services.clock.sleep(BACK_OFF_S)
+            await self._wakeup.wait(self._look_after_s)
 
     async def _take_turn(self) -> None:
         services = self._services

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from agent.archive.layout import slice_span_of, slices_prefix
 from agent.archive.manifest import SliceRef
 from agent.errors import IntegrityError, ObjectNotFound, StorageUnavailable
 from agent.storage.base import ObjectInfo, Storage, get_bytes
+from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
 from agent.wire.timelines import Span
 
@@ -98,7 +98,7 @@ async def described_refs(storage: Storage, items: Sequence[ObjectInfo]) -> list[
             except ObjectNotFound:
                 log.warning("oplog.slice_gone", key=item.key)
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for _ in range(HEADERS_AT_ONCE):
             group.create_task(read())
     return found

@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from agent.errors import ObjectExists, TidelogError
 from agent.storage.base import Capabilities, ObjectInfo, Storage, get_bytes, put_bytes
 from agent.storage.sources import replayed
+from agent.tasks import TaskGroup
 
 OnLoss = Callable[[str, TidelogError], Awaitable[None]]
 
@@ -151,7 +152,7 @@ class FanOut:
                 errors[name] = error
 
         chosen = list(self._storages.items())
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for name, storage in chosen:
                 group.create_task(one(name, storage))
         if errors:

@@ -17,6 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from agent.errors import Permanent, Transient, root_cause
 from agent.storage.retrying import Attempts
+from agent.tasks import TaskGroup
 
 Receipt = TypeVar("Receipt")
 
@@ -159,7 +160,7 @@ class _Sender(Generic[Receipt]):
     async def send(self, filler: _Filler) -> tuple[list[Receipt], int]:
         slots = asyncio.Semaphore(self.plan.in_flight)
         size_bytes, number = 0, 0
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while not filler.is_at_end:
                 body = await filler.next()
                 number += 1

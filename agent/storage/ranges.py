@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agent.errors import IntegrityError, Permanent, StorageUnavailable, TidelogError, leaves
+from agent.tasks import TaskGroup
 
 BLOCK_BYTES: Final = 1 << 20
 
@@ -142,7 +143,7 @@ class Reader:
         """The head and all segments behind it. Tasks that read ahead never outlive the reader,
         and their errors come out of the stream, in turn."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 async with aclosing(self._ahead(group, key, head, begun, end)) as stream:
                     yield stream
                 raise _Left
@@ -153,7 +154,7 @@ class Reader:
 
     async def _ahead(
         self,
-        group: asyncio.TaskGroup,
+        group: TaskGroup,
         key: str,
         head: AsyncGenerator[bytes, None],
         begun: int,

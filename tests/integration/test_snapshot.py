@@ -27,6 +27,7 @@ from agent.operations.backup.snapshot import SnapshotOutcome
 from agent.operations.backup.streaming import Stream
 from agent.storage.filesystem import FilesystemStorage
 from agent.storage.memory import MemoryStorage
+from agent.tasks import TaskGroup
 from agent.wire.namespaces import Selection
 from agent.wire.operations import Progress
 from agent.wire.optime import OpTime
@@ -192,7 +193,7 @@ async def test_what_cannot_be_read_whole_is_read_in_ranges(
     small_units(monkeypatch, whole_bytes=1 << 30)
     original = Stream._send
 
-    async def lose(stream: Stream, group: asyncio.TaskGroup) -> None:
+    async def lose(stream: Stream, group: TaskGroup) -> None:
         await original(stream, group)
         if len(stream._stored) == 3:
             raise SnapshotLost("Read timestamp is older than the oldest", code=239)

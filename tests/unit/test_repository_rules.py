@@ -52,6 +52,7 @@ LOOSE_TASKS = {
         "run_coroutine_threadsafe",
     )
 }
+KEEPS_CANCELLATIONS = "agent/tasks.py"
 WAITS = {"wait", "get", "join", "communicate"}
 """What blocks until something comes, when it is awaited without an argument; `get` of queues."""
 DEADLINES = {"asyncio.timeout", "asyncio.timeout_at"}
@@ -158,6 +159,10 @@ def tasks_belong_to_a_group(module: Module) -> Iterator[Violation]:
         if is_loose or shields or module.meaning(node) in LOOSE_TASKS:
             name = ast.unparse(node) if isinstance(node, ast.expr) else ""
             yield Violation(module.path, _line(node), f"{name}: start tasks in a TaskGroup only")
+        elif module.meaning(node) == "asyncio.TaskGroup" and module.path != KEEPS_CANCELLATIONS:
+            yield Violation(
+                module.path, _line(node), f"it may forget cancellations: take {KEEPS_CANCELLATIONS}"
+            )
 
 
 def _task_groups(module: Module) -> Iterator[str]:
@@ -175,7 +180,7 @@ def _task_groups(module: Module) -> Iterator[str]:
         elif (
             isinstance(node, ast.arg)
             and node.annotation is not None
-            and module.meaning(node.annotation) == "asyncio.TaskGroup"
+            and module.meaning(node.annotation) == "agent.tasks.TaskGroup"
         ):
             yield node.arg
 
@@ -438,6 +443,10 @@ BROKEN: list[tuple[Rule, str]] = [
     (tasks_belong_to_a_group, "import asyncio\nasyncio.get_running_loop().create_task(f())"),
     (tasks_belong_to_a_group, "loop.create_task(f())"),
     (tasks_belong_to_a_group, "import asyncio\nawait asyncio.shield(f())"),
+    (
+        tasks_belong_to_a_group,
+        "import asyncio\nasync with asyncio.TaskGroup() as group:\n    group.create_task(f())",
+    ),
     (tasks_belong_to_a_group, "import asyncio\nfor each in asyncio.as_completed(all):\n    pass"),
     (
         cancellation_goes_on,
@@ -489,7 +498,8 @@ KEPT: list[tuple[Rule, str]] = [
     (tasks_belong_to_a_group, "async with TaskGroup() as group:\n    group.create_task(f())"),
     (
         tasks_belong_to_a_group,
-        "import asyncio\ndef f(group: asyncio.TaskGroup) -> None:\n    group.create_task(g())",
+        "from agent.tasks import TaskGroup\n"
+        "def f(group: TaskGroup) -> None:\n    group.create_task(g())",
     ),
     (
         cancellation_goes_on,

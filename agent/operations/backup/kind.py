@@ -6,7 +6,6 @@ all parts have archived up to it proves that every object is there and writes `b
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -49,6 +48,7 @@ from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import opened
 from agent.operations.repository import claimed
 from agent.storage.base import Storage, get_bytes, put_bytes
+from agent.tasks import TaskGroup
 from agent.version import VERSION
 from agent.wire.backups import Backup, Copy, ReplsetPart
 from agent.wire.namespaces import Selection, check_patterns
@@ -372,7 +372,7 @@ async def _prove_stored(storage: Storage, share: ReplsetPart, last_write: OpTime
                     f"have {item.size_bytes}"
                 )
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for _ in range(_STATS_AT_ONCE):
             group.create_task(prove())
     return manifest.key_ids

@@ -59,6 +59,7 @@ from agent.operations.governor import Governor
 from agent.pipeline.budget import ByteBudget
 from agent.pipeline.channel import Channel
 from agent.storage.base import Storage
+from agent.tasks import TaskGroup
 from agent.wire.namespaces import Selection
 from agent.wire.operations import Progress
 from agent.wire.optime import OpTime
@@ -139,7 +140,7 @@ class Snapshot:
         """
         begun, read_clock = await self._begin()
         archiver = self._archiver(begun)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._journal.run())
             sizing = group.create_task(self._size(begun))
             reporter = group.create_task(self._keep_reporting(sizing))
@@ -275,7 +276,7 @@ class Snapshot:
             lanes = Lanes(lambda: _bytes_of(sizing), self._pace_s, options.readers)
 
         async def plan() -> None:
-            async with asyncio.TaskGroup() as planners:
+            async with TaskGroup() as planners:
                 for _ in range(planning):
                     planner = Planner(
                         self._node,
@@ -291,7 +292,7 @@ class Snapshot:
                     planners.create_task(planner.run(catalogue))
             await units.close()
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(plan())
             for _ in range(options.readers):
                 group.create_task(self._read_units(reader, units, ranges))

@@ -21,6 +21,7 @@ from agent.archive.framing import Frame
 from agent.archive.manifest import ChunkObject
 from agent.errors import root_cause
 from agent.mongo.raw import CursorReply
+from agent.tasks import TaskGroup
 
 AHEAD: Final = 2
 """Batches that are compressed while the next one is read."""
@@ -50,7 +51,7 @@ class Stream:
         """Read to the end; the objects, stored, in order. Raises what reading and storing raise,
         one error, and nothing of it goes on then."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 async for batch in batches:
                     await self._take(batch, group)
                     if self._plain_bytes >= self._object_bytes:
@@ -62,7 +63,7 @@ class Stream:
             raise cause from cause.__cause__
         return self._stored
 
-    async def _take(self, batch: CursorReply, group: asyncio.TaskGroup) -> None:
+    async def _take(self, batch: CursorReply, group: TaskGroup) -> None:
         if not batch.count:
             return
         await self._room.acquire()
@@ -76,7 +77,7 @@ class Stream:
         finally:
             self._room.release()
 
-    async def _send(self, group: asyncio.TaskGroup) -> None:
+    async def _send(self, group: TaskGroup) -> None:
         """What has been read becomes an object, once the object before it is durable."""
         await self._settle()
         if self._filling:

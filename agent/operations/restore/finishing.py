@@ -7,7 +7,6 @@ agent's own user is what it was on the target before, and all others are the bac
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from agent.mongo.apply.target import Present, collections
 from agent.operations.restore.job import MARKER, Job
 from agent.replay.catalogue import Collection
 from agent.replay.scope import routing_copy
+from agent.tasks import TaskGroup
 from agent.wire.namespaces import ROUTING, split
 
 _IDENTITY: Final = "_id_"
@@ -78,7 +78,7 @@ async def build_indexes(job: Job) -> int:
                 commit_quorum=job.tuning.commit_quorum,
             )
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for _ in range(job.tuning.builders):
             group.create_task(build_each())
     await fault_point("restore.indexes_built")

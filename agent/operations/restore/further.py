@@ -9,7 +9,6 @@ place: both hold what the majority committed, and the one that the next slice co
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,6 +18,7 @@ from agent.archive.manifest import SliceRef
 from agent.operations.authenticity import prove_chain
 from agent.operations.slices import keys_after, read_described_ref, read_slice_ref
 from agent.storage.base import ObjectInfo, Storage
+from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
 
 _HEADERS_AT_ONCE: Final = 16
@@ -50,7 +50,7 @@ async def _described(storage: Storage, items: Sequence[ObjectInfo]) -> list[Slic
         for item in remaining:
             found.append(await read_described_ref(storage, item))  # noqa: PERF401
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for _ in range(_HEADERS_AT_ONCE):
             group.create_task(read())
     return found

@@ -35,6 +35,7 @@ from agent.replay.commands import creation
 from agent.replay.entries import UPDATE
 from agent.replay.scope import VIEWS
 from agent.replay.zeros import may_hold_empty, restoring
+from agent.tasks import TaskGroup
 from agent.wire.namespaces import split
 
 CHECKPOINT_EVERY_S: Final = 2.0
@@ -106,9 +107,9 @@ class Loader:
                 self._count(unit)
         if not self._is_again:
             await self._job.keeper.save(load_begun=True)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._keep_recording())
-            async with asyncio.TaskGroup() as loaders:
+            async with TaskGroup() as loaders:
                 for _ in range(self._job.tuning.loaders):
                     loaders.create_task(self._load_each(remaining))
             self._ended.set()
@@ -224,7 +225,7 @@ class Loader:
                         hint="keep others from writing to the target, and run the restore again",
                     )
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for _ in range(_COUNTERS):
                 group.create_task(prove())
 

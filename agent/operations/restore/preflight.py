@@ -7,7 +7,6 @@ command in them must be one that this version can replay. What fails is named.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final
@@ -21,6 +20,7 @@ from agent.operations.restore.plan import Plan
 from agent.replay.commands import KNOWN
 from agent.replay.scope import Scope
 from agent.storage.base import Storage
+from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
 
 READERS: Final = 4
@@ -149,7 +149,7 @@ async def prove_objects(
             await prove_read(storage, item)
             on_proven(item)
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(prove())
 
@@ -164,6 +164,6 @@ async def find_objects(storage: Storage, items: Sequence[Item]) -> None:
         for item in remaining:
             await prove_present(storage, item)
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(find())

@@ -36,6 +36,7 @@ from agent.pipeline.channel import Channel
 from agent.replay.interpreter import Barrier, Interpreter, Span, Write
 from agent.replay.resumption import Resumption
 from agent.replay.transactions import Transactions
+from agent.tasks import TaskGroup
 from agent.wire.optime import ZERO, OpTime
 
 BATCH_OPERATIONS: Final = 1000
@@ -112,7 +113,7 @@ class Replayer:
     async def run(self) -> None:
         """Replay everything. Raises what applying raises; progress is recorded on the way."""
         slices: Channel[list[bytes]] = Channel(1)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.run())
             group.create_task(self._keep_recording())

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from agent.errors import Transient, root_cause
 from agent.operations.context import PartContext
 from agent.operations.restore.job import Tally, is_over
+from agent.tasks import TaskGroup
 
 REPORT_EVERY_S: Final = 1.0
 
@@ -21,7 +22,7 @@ async def reporting(part: PartContext, tally: Tally, work: Callable[[], Awaitabl
     fail."""
     ended = asyncio.Event()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(_tell(part, tally, ended))
             done = await work()
             ended.set()

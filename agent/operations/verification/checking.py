@@ -22,6 +22,7 @@ from agent.operations.proof import prove_present, prove_read
 from agent.operations.slices import described_refs, listed_slices
 from agent.operations.verification.ledger import Ledger
 from agent.storage.base import Storage
+from agent.tasks import TaskGroup
 from agent.wire.timelines import Run, Span
 from agent.wire.verdicts import MAX_PROBLEMS, Level, Verdict
 
@@ -100,7 +101,7 @@ class Checker:
                     tally.problems[item.key] = str(error)
                 self.on_step(item.size_bytes)
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for _ in range(READERS):
                 group.create_task(look())
 
