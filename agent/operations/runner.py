@@ -35,6 +35,10 @@ from agent.wire.operations import Kind, Operation, State
 UNKNOWN_FOR_S: Final = 30.0
 """How long a request of a kind unknown here is left to agents that may know it."""
 WAKE_WITHIN_S: Final = 1.0
+BYSTANDER_LOOKS_EVERY_S: Final = 0.25
+"""How often, at most, an agent looks while others do all there is to do: less than the pause before
+the second best bids, so that it hears in time that the best has. What it costs otherwise is felt by
+the writes of the clients, since all agents read from one primary."""
 PRUNE_EVERY_S: Final = 3600.0
 _WORKABLE: Final = frozenset({State.ELECTING, State.PREPARING, State.RUNNING})
 
@@ -79,6 +83,8 @@ class Runner:
         self._seen_at: dict[str, float] = {}
         self._pruned_at = services.clock.monotonic()
         self._is_draining = False
+        self._freed: set[str] = set()
+        """Scopes whose leases ended here since the last look."""
 
     @property
     def board(self) -> Board:
@@ -104,7 +110,11 @@ class Runner:
                     await self._look(group)
                 except Transient as error:
                     log.warning("runner.look_failed", error=str(error))
+                looked_at = self._services.clock.monotonic()
                 await self._wakeup.wait(self._next_lapse_s())
+                if self._is_bystander():
+                    passed_s = self._services.clock.monotonic() - looked_at
+                    await self._services.clock.sleep(max(0, BYSTANDER_LOOKS_EVERY_S - passed_s))
 
     async def _look(self, group: TaskGroup) -> None:
         self._board.ask()
@@ -112,6 +122,7 @@ class Runner:
         held = await self._services.leases.held() if operations else {}
         self._board.publish(operations, held)
         self._remember(operations)
+        await self._tell_freed(operations, held)
         if not self._is_draining:
             if self._may_lead:
                 await self._promote(operations)
@@ -119,6 +130,39 @@ class Runner:
                 self._sessions[bid.scope] = bid
                 group.create_task(self._session(bid), name=f"bid {bid.scope}")
         await self._prune(operations)
+
+    async def _tell_freed(self, operations: list[Operation], held: Mapping[str, Lease]) -> None:
+        """Wake the others where one of them may take on what ended here. What is asked for from
+        now on wakes them itself."""
+        freed, self._freed = self._freed - set(held), set()
+        for operation in operations:
+            if freed & set(self._open_scopes(operation)):
+                await self._commands.wake(operation.id)
+                return
+
+    def _open_scopes(self, operation: Operation) -> list[str]:
+        """The leases under which there is something left to do, here or in this replica set."""
+        replset = self._services.node.replset
+        part, scopes = operation.part(replset), []
+        if self._may_lead:
+            scopes.append(lead_scope(operation.kind))
+        if part is not None and not part.state.is_terminal:
+            scopes.append(work_scope(replset, operation.kind))
+        return scopes
+
+    def _is_bystander(self) -> bool:
+        """Whether, at the latest look, other agents had taken on all there is to do."""
+        operations, held = self._board.operations.values(), self._board.held
+        node = self._services.node.id
+        return bool(operations) and all(
+            operation.parts
+            and not operation.queued
+            and all(
+                scope in held and held[scope].owner != node
+                for scope in self._open_scopes(operation)
+            )
+            for operation in operations
+        )
 
     def _remember(self, operations: list[Operation]) -> None:
         """Since when we know of each; forget what is over."""
@@ -168,7 +212,8 @@ class Runner:
         return Bid(operation, work_scope(replset, operation.kind), part.attempts, self._work)
 
     async def _session(self, bid: Bid) -> None:
-        """Bid and, if the lease is ours, carry it out. Others are woken when it is free again."""
+        """Bid and, if the lease is ours, carry it out. Others are woken when it is free again and
+        there is something left for them."""
         try:
             await quietly(lambda: self._bid(bid), what=f"{bid.scope} of {bid.operation.id}")
         finally:
@@ -195,11 +240,13 @@ class Runner:
             await bid.carry_out(bid, lease)
             is_done = True
         finally:
-            if not is_done:
+            if is_done:
+                self._freed.add(bid.scope)
+            else:
                 self._failed_here.add(bid.key)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WAKE_WITHIN_S):
-                    await self._commands.wake(bid.operation.id)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WAKE_WITHIN_S):
+                        await self._commands.wake(bid.operation.id)
 
     async def _is_still_free(self, bid: Bid, delay_s: float) -> bool:
         """Wait before bidding; whether nobody has taken it on meanwhile."""

@@ -20,6 +20,8 @@ from agent.wire.operations import ErrorRecord, Operation, Part, State, may_move
 from agent.wire.settings import Settings
 
 TAKING: Final = "taking the lead"
+_UNAWAITED: Final = (State.PREPARING, State.PUBLISHING)
+"""States that only the lead itself goes on from: nobody else has to look."""
 
 
 class OperationLeading(OperationReading):
@@ -40,7 +42,7 @@ class OperationLeading(OperationReading):
             }
         ]
         match = {"state": {"$in": UNFINISHED}, "lead_epoch": {"$not": {"$gte": epoch}}}
-        return await self._lead_change(op_id, match, pipeline, TAKING, epoch)
+        return await self._lead_change(op_id, match, pipeline, TAKING, epoch, wake=False)
 
     async def transition(
         self,
@@ -62,7 +64,13 @@ class OperationLeading(OperationReading):
             match["cancel_requested"] = {"$ne": True}
         pipeline = transition(after, result=result, error=error, note=note)
         return await self._lead_change(
-            op_id, match, pipeline, f"moving the operation to {after}", epoch, done_if=after
+            op_id,
+            match,
+            pipeline,
+            f"moving the operation to {after}",
+            epoch,
+            wake=after not in _UNAWAITED,
+            done_if=after,
         )
 
     async def set_parts(

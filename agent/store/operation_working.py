@@ -66,8 +66,9 @@ class OperationWorking(OperationReading):
         attempts: int | None = None,
         note: str | None = None,
     ) -> Operation:
-        """Write of a part what is given, as its worker; `result` is merged. Raises `LeaseLost`
-        when somebody else works on it, or it or the operation is over."""
+        """Write of a part what is given, as its worker; `result` is merged. Agents are woken by
+        what one of them waits for: a result, an error, a note, an end. Raises `LeaseLost` when
+        somebody else works on it, or it or the operation is over."""
         pipeline = part_change(
             replset,
             state=state,
@@ -79,7 +80,8 @@ class OperationWorking(OperationReading):
             epoch=epoch,
             note=note,
         )
-        quiet = state is None and result is None and error is None and note is None
+        is_under_way = state in (None, State.RUNNING)
+        is_awaited = not is_under_way or any(one is not None for one in (result, error, note))
         return await self._part_change(
             op_id,
             replset,
@@ -87,7 +89,7 @@ class OperationWorking(OperationReading):
             pipeline,
             "writing the part",
             epoch,
-            wake=not quiet,
+            wake=is_awaited,
             done_if=state,
         )
 

@@ -15,6 +15,7 @@ from agent.errors import (
     StorageUnavailable,
 )
 from agent.operations.context import LeadContext, PartContext
+from agent.operations.runner import BYSTANDER_LOOKS_EVERY_S
 from agent.store.settings_store import SettingsStore
 from agent.wire.collections import OPERATIONS
 from agent.wire.nodes import Role
@@ -95,6 +96,27 @@ async def test_a_lead_goes_on_though_the_times_of_writes_go_back(fleet: Fleet) -
     await fleet.script.reach("advance", seen + 1)
     gate.set()
     assert (await fleet.over(op, within_s=10.0)).state is State.DONE
+
+
+async def test_agents_without_a_share_of_the_work_look_seldom(fleet: Fleet) -> None:
+    """However often the one that works wakes them: all of them read from one primary."""
+    spent_s: list[float] = []
+
+    async def record_often(part: PartContext) -> None:
+        clock = part.services.clock
+        begun_at = clock.monotonic()
+        for number in range(40):
+            await part.record({"number": number})
+        spent_s.append(clock.monotonic() - begun_at)
+
+    fleet.script.on["work"] = record_often
+    await trio(fleet)
+    looks = {host: fleet.agent(host).runner.board.look for host in (A, P)}
+    assert (await fleet.over(await fleet.submit())).state is State.DONE
+    took = {host: fleet.agent(host).runner.board.look - looks[host] for host in (A, P)}
+    # Until somebody works, and when all is over, everybody looks at each wake-up.
+    assert took[P] <= spent_s[0] / BYSTANDER_LOOKS_EVERY_S + 8, (took, spent_s)
+    assert took[A] > took[P], (took, spent_s)
 
 
 async def test_queued_operations_run_one_after_the_other(fleet: Fleet) -> None:

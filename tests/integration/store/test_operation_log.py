@@ -306,18 +306,28 @@ async def test_old_operations_are_forgotten_but_none_that_is_not_over(
     assert {op.id for op in await operations.recent()} == {waiting.id, over[-1]}
 
 
-async def test_every_change_but_progress_wakes(
+async def test_only_what_somebody_waits_for_wakes(
     operations: OperationLog, one_node: ReplicaSet
 ) -> None:
+    """Each wake-up has every agent read from the one primary that the clients write to."""
+
     def wakes() -> int:
         return one_node.client().admin[COMMANDS].count_documents({"op_id": {"$ne": None}})
 
-    op = await running(operations, "rs0")
     before = wakes()
+    op = await running(operations, "rs0")
+    # The request, the election, the part that is taken and the beginning of the work.
+    assert wakes() == before + 4
+    await operations.update_part(op.id, "rs0", 1, state=State.RUNNING)
     await operations.update_part(op.id, "rs0", 1, progress=Progress(bytes_done=1))
-    assert wakes() == before
+    assert wakes() == before + 4
     await operations.update_part(op.id, "rs0", 1, result={"read_end": 1})
-    assert wakes() == before + 1
+    await operations.update_part(op.id, "rs0", 1, state=State.DONE)
+    assert wakes() == before + 6
+    await operations.transition(op.id, State.RUNNING, State.PUBLISHING, epoch=1)
+    assert wakes() == before + 6
+    await operations.transition(op.id, State.PUBLISHING, State.DONE, epoch=1)
+    assert wakes() == before + 7
 
 
 async def test_a_kind_of_a_newer_version_is_seen_as_unknown(
