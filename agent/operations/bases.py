@@ -17,16 +17,17 @@ _NOT_BEGUN: Final = frozenset({State.REQUESTED, State.ELECTING, State.PREPARING}
 
 
 async def first_base(services: Services) -> OpTime | None:
-    """Where slicing may begin so that the newest backup, taken while nobody sliced, can be carried
-    on from: None where the oplog no longer reaches it. A restore that has touched the replica set
-    since then has ended that timeline, however it ended itself. When it was asked for says nothing:
-    it may have waited in line while that backup was taken."""
+    """Where slicing may begin so that the newest backup of everything, taken while nobody sliced,
+    can be carried on from: None where the oplog no longer reaches it. A restore that has touched
+    the replica set since then has ended that timeline, however it ended itself. When it was asked
+    for says nothing: it may have waited in line while that backup was taken."""
     known = await services.catalog.backups()
     touched = await services.runs.touched_at(services.node.replset) or ZERO
     bases = [
         b.last_write
         for b in known
         if b.cluster_id == services.cluster_id
+        and not b.is_selective
         and any(part.replset == services.node.replset for part in b.replsets)
         and b.last_write > touched
     ]
