@@ -90,23 +90,25 @@ class Distribution:
             low, high = bson.encode(row["min"]), bson.encode(row["max"])
             self.ranges[key] = Range(bytes(row["uuid"]), low, high, row["shard"])
 
-    def alter(self, table: str, key: Any, fields: Document) -> None:
-        """Take in some fields of a document. One that is not there was removed later on."""
+    def alter(
+        self, table: str, key: Any, fields: Document, parts: Mapping[str, Document] | None = None
+    ) -> None:
+        """Take in some fields of a document, and of others what changed within them (`parts`, as a
+        `diff` has them). One that is not there was removed later on."""
+        parts = parts or {}
         if table == DATABASES and key in self.primaries and "primary" in fields:
             self.primaries[key] = fields["primary"]
         elif table == COLLECTIONS and key in self.collections:
-            uuid, pattern = fields.get("uuid"), fields.get("key")
-            found = self.collections[key]
+            known = self.collections[key]
             self.collections[key] = Sharded(
-                found.uuid if uuid is None else bytes(uuid),
-                found.key if pattern is None else bson.encode(pattern),
+                bytes(fields.get("uuid", known.uuid)), _altered(known.key, "key", fields, parts)
             )
         elif table == RANGES and key in self.ranges:
             was = self.ranges[key]
             self.ranges[key] = Range(
                 bytes(fields.get("uuid", was.uuid)),
-                bson.encode(fields["min"]) if "min" in fields else was.low,
-                bson.encode(fields["max"]) if "max" in fields else was.high,
+                _altered(was.low, "min", fields, parts),
+                _altered(was.high, "max", fields, parts),
                 fields.get("shard", was.shard),
             )
 
@@ -154,6 +156,8 @@ class Followed:
         """The first thing in the span that a replay onto live data cannot bring along."""
         self.has_new_zones = False
         """Whether zones were changed in the span."""
+        self.new_databases: set[str] = set()
+        """Those that were created in the span."""
         self._since, self._until = since.pack(), until.pack()
         self._shards = set(shards)
         self._transactions = Transactions()
@@ -191,6 +195,7 @@ class Followed:
             self._apply(one)
             self._look_aside(one, at)
         after = _Glimpse.of(self.distribution, named)
+        self.new_databases |= after.primaries.keys() - before.primaries.keys()
         self._note(before.difference(after), at)
 
     def _apply(self, entry: Entry) -> None:
@@ -206,7 +211,9 @@ class Followed:
             return
         changed = body.get("diff", {})
         fields = {**changed.get("u", {}), **changed.get("i", {})}
-        self.distribution.alter(table, _key(entry), fields)
+        # Where it is shorter, the server writes what changed within a field: `s` and its name.
+        parts = {name[1:]: part for name, part in changed.items() if name[0] == "s"}
+        self.distribution.alter(table, _key(entry), fields, parts)
 
     def _look_aside(self, entry: Entry, at: int) -> None:
         table = entry.ns.decode()
@@ -303,6 +310,17 @@ def difference(archived: Distribution, here: Distribution, shards: Mapping[str, 
         if mapped != runs_here[ns]:
             return f"ranges of {ns} belong to other shards here"
     return None
+
+
+def _altered(was: bytes, name: str, fields: Document, parts: Mapping[str, Document]) -> bytes:
+    """A field that is a document, as BSON, after a change."""
+    if name in fields:
+        return bson.encode(fields[name])
+    if name not in parts:
+        return was
+    part = parts[name]
+    kept = {k: v for k, v in bson.decode(was, _READ).items() if k not in part.get("d", {})}
+    return bson.encode({**kept, **part.get("u", {}), **part.get("i", {})})
 
 
 def _owners(found: Set[Run]) -> set[str]:

@@ -188,7 +188,18 @@ async def _check_routing(
             " tables along",
         )
     here = await _here(services.cluster.routing)
-    other = difference(followed.distribution, here, config.shards)
+    tables = followed.distribution
+    created = followed.new_databases & tables.primaries.keys() - here.primaries.keys()
+    if created:
+        name = min(created)
+        shard = config.shards.get(tables.primaries[name], tables.primaries[name])
+        raise Refused(
+            f"the database {name} was created within the span and is not here, and a replay onto"
+            " live data cannot make it known to the cluster",
+            hint=f"create it with the primary shard {shard} (sh.enableSharding), end the span"
+            " before it, or use 'ctl restore --time', which brings routing tables along",
+        )
+    other = difference(tables, here, config.shards)
     if other is not None:
         raise Refused(
             f"{other} as of {spec.start.in_words()}: what a shard's oplog says would end up on"

@@ -118,8 +118,32 @@ def test_new_databases_zones_and_the_clusters_own_collections_do_not_matter() ->
     )
     assert found.change is None
     assert found.has_new_zones
+    assert found.new_databases == {"late"}
     words = difference(found.distribution, tables(), {"s1": "t1"})
     assert words == "the database late, with the primary shard t1, is not here"
+
+
+def test_bounds_that_changed_within_are_followed() -> None:
+    """A refined shard key: where bounds are long, the server writes only what was added to them."""
+
+    def refined(identity: int) -> Row:
+        added = {"i": {"j": MinKey()}}
+        diff = {"$v": 2, "diff": {"d": {"jumbo": False}, "smin": added, "smax": added}}
+        return operation("u", "config.chunks", TABLE, diff, {"_id": identity})
+
+    key = {"$v": 2, "diff": {"skey": {"i": {"j": 1}}}}
+    log = [
+        operation("u", "config.collections", TABLE, key, {"_id": "shop.a"}),
+        *map(refined, (1, 2)),
+    ]
+    here = tables()
+    here.put("config.collections", {"_id": "shop.a", "uuid": uuid(1), "key": {"k": 1, "j": 1}})
+    for identity, low, high, shard in ((1, MinKey(), 0, "s0"), (2, 0, MaxKey(), "s1")):
+        bounds = {"min": {"k": low, "j": MinKey()}, "max": {"k": high, "j": MinKey()}}
+        here.put("config.chunks", {**chunk(identity, low, high, shard), **bounds})
+    found = followed(together(9, *log))
+    assert found.change is None
+    assert difference(found.distribution, here, {}) is None
 
 
 def test_tables_agree_under_the_names_that_shards_have_here() -> None:
