@@ -19,7 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
 from agent.archive.codec import Compression
-from agent.errors import StoreUnavailable
+from agent.errors import StoreUnavailable, leaves
 from agent.mongo.cursor import SnapshotLost
 from agent.mongo.node import Node
 from agent.operations.backup import moments, snapshot
@@ -399,8 +399,10 @@ async def test_a_worker_that_must_not_write_any_more_writes_nothing_more(
     async with open_node(one_node) as node:
         taking = make_snapshot(node, storage)
         taking._check = check
-        with pytest.RaisesGroup(LostError, flatten_subgroups=True):
+        with pytest.raises(BaseExceptionGroup) as caught:
             await taking.take(never)
+    # On a busy machine the archiver is at its next check when a reader is at his: then both say it.
+    assert {type(leaf) for leaf in leaves(caught.value)} == {LostError}
     assert [key for key in storage.objects.keys if key.startswith(("chunks/", "slices/"))] == []
 
 

@@ -8,7 +8,7 @@ import bson
 import pytest
 
 from agent.archive.manifest import CollectionEntry, Manifest
-from agent.operations.backup.kind import LISTED_BYTES, LISTED_COLLECTIONS, listed
+from agent.operations.backup.share import LISTED_BYTES, LISTED_COLLECTIONS, listed
 from agent.wire.operations import Kind, Operation, Part
 from agent.wire.optime import OpTime
 

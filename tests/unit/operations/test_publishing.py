@@ -10,7 +10,7 @@ import pytest
 
 from agent.archive.layout import MARKER, backup_key
 from agent.errors import IntegrityError, PermissionDenied, UnsupportedVersion, root_cause
-from agent.operations.backup.kind import _forget_journals, _prove_stored, _publish
+from agent.operations.backup.publication import forget_journals, prove_stored, publish_on
 from agent.operations.inventory import read_backup, read_manifest
 from agent.operations.resync import ResyncKind
 from agent.storage.base import get_bytes, put_bytes
@@ -40,12 +40,12 @@ async def _published(storage: MemoryStorage, name: str = "b", epoch: int = 1) ->
 async def test_a_backup_with_all_its_objects_is_proven() -> None:
     storage = await MemoryStorage.open()
     backup = await _published(storage)
-    await _prove_stored(storage, backup.replsets[0], backup.last_write)
+    await prove_stored(storage, backup.replsets[0], backup.last_write)
 
 
 async def _refusal(storage: MemoryStorage, backup: Backup) -> str:
     with pytest.raises((IntegrityError, ExceptionGroup)) as caught:
-        await _prove_stored(storage, backup.replsets[0], backup.last_write)
+        await prove_stored(storage, backup.replsets[0], backup.last_write)
     cause = root_cause(caught.value)
     assert isinstance(cause, IntegrityError)
     return cause.message
@@ -54,7 +54,7 @@ async def _refusal(storage: MemoryStorage, backup: Backup) -> str:
 async def test_a_part_that_ends_elsewhere_than_the_backup_stops_the_publication() -> None:
     backup = await _published(storage := await MemoryStorage.open())
     with pytest.raises(IntegrityError, match="is to end at"):
-        await _prove_stored(storage, backup.replsets[0], OpTime(T=10_000, I=1))
+        await prove_stored(storage, backup.replsets[0], OpTime(T=10_000, I=1))
 
 
 @pytest.mark.story("F1", "PBM-1538")
@@ -65,7 +65,7 @@ async def test_any_missing_object_is_named_and_stops_the_publication() -> None:
         await storage.delete([key])
         assert f"{key} is missing from" in await _refusal(storage, backup)
         await put_bytes(storage, key, body)
-    await _prove_stored(storage, backup.replsets[0], backup.last_write)
+    await prove_stored(storage, backup.replsets[0], backup.last_write)
 
 
 @pytest.mark.story("F2", "PBM-1605")
@@ -92,18 +92,18 @@ async def test_a_manifest_of_another_digest_stops_the_publication() -> None:
 async def test_publishing_again_what_another_lead_published_is_success() -> None:
     storage = await MemoryStorage.open()
     backup = backup_document("b", "op")
-    await _publish(storage, backup)
+    await publish_on(storage, backup)
     written = await get_bytes(storage, backup_key("b"))
-    await _publish(storage, backup)
+    await publish_on(storage, backup)
     assert await get_bytes(storage, backup_key("b")) == written
     assert await read_backup(storage, "b") == backup
 
 
 async def test_a_published_backup_is_never_replaced_by_another() -> None:
     storage = await MemoryStorage.open()
-    await _publish(storage, backup_document("b", "op1"))
+    await publish_on(storage, backup_document("b", "op1"))
     with pytest.raises(IntegrityError, match="another backup's"):
-        await _publish(storage, backup_document("b", "op2"))
+        await publish_on(storage, backup_document("b", "op2"))
     found = await read_backup(storage, "b")
     assert found is not None
     assert found.op_id == "op1"
@@ -115,7 +115,7 @@ async def test_a_published_backup_keeps_no_journal() -> None:
     await write_journal(storage, "b", 2, 0)
     backup = await _published(storage)
     kept = [key for key in storage.objects.keys if "/journal/" not in key]
-    await _forget_journals(storage, backup)
+    await forget_journals(storage, backup)
     assert await keys_of(storage) == kept
 
 
@@ -213,5 +213,5 @@ async def test_a_storage_that_refuses_to_delete_journals_does_not_fail_a_publish
         raise PermissionDenied("deleting is not allowed")
 
     monkeypatch.setattr(storage, "delete", refused)
-    await _forget_journals(storage, backup)
+    await forget_journals(storage, backup)
     assert await read_backup(storage, "b") == backup
