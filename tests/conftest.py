@@ -7,7 +7,7 @@ reason where there is none, but never in CI: a ring that is skipped there proves
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # As in an agent, and before Motor is imported: agents within this process share its threads, and
@@ -28,6 +28,7 @@ from tests.support.mongod import (
     find_mongod,
 )
 from tests.support.mongod.binary import MongodMissingError
+from tests.support.mongod.node import died
 from tests.support.mongod.options import Member
 
 RINGS = frozenset({"unit", "contract", "integration", "cluster"})
@@ -45,13 +46,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test ends, with all that belongs to it, or its process does."""
     own = item.get_closest_marker("timeout")
     asked = item.config.getoption("timeout")
     within_s = float((own and own.args[0]) or asked or item.config.getini("timeout"))
     with deadline(item.nodeid, within_s + GRACE_S):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed says which servers died under it, and of what."""
+    report = yield
+    if report.failed:
+        for node in died():
+            report.sections.append((f"mongod on port {node.port} died", node.epitaph()))
+    return report
 
 
 @pytest.fixture(scope="session")

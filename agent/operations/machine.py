@@ -153,7 +153,8 @@ async def watched(
     except TimeoutError:
         if not limit.expired():
             raise
-        raise NodeUnavailable(f"{what} took longer than {within_s:g} s") from None
+        if not results:
+            raise NodeUnavailable(f"{what} took longer than {within_s:g} s") from None
     except BaseExceptionGroup as errors:
         if not results:
             cause = root_cause(errors)

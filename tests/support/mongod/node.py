@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 from tests.support.mongod.machine import HERE, Machine
 from tests.support.mongod.options import Member
@@ -26,6 +27,14 @@ class MongodFailedError(RuntimeError):
 
     def __init__(self, node: MongodNode, status: int | None) -> None:
         super().__init__(f"mongod on port {node.port}: exit status {status}\n{node.log_tail()}")
+
+
+_nodes: WeakSet[MongodNode] = WeakSet()
+
+
+def died() -> list[MongodNode]:
+    """Servers of this test process that ended by themselves and were not started again."""
+    return [node for node in _nodes if node.has_died]
 
 
 class MongodNode:
@@ -47,6 +56,7 @@ class MongodNode:
         self._program = program
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
+        _nodes.add(self)
 
     def __repr__(self) -> str:
         return f"MongodNode({self.host!r}, running={self.is_running})"
@@ -66,6 +76,11 @@ class MongodNode:
     def is_running(self) -> bool:
         """Whether there is a process, paused or not."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the process ended though nobody here ended it."""
+        return self._process is not None and self._process.poll() is not None
 
     @property
     def holds_data(self) -> bool:

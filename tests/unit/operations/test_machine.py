@@ -288,6 +288,20 @@ async def test_watched_work_has_a_deadline_that_names_it() -> None:
         await watched(forever, forever, within_s=0.01, what="choose")
 
 
+async def test_work_that_is_done_in_time_is_not_lost_to_a_watch_that_ends_late() -> None:
+    async def watch() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.05)
+
+    async def work() -> int:
+        await settle()
+        return 42
+
+    assert await watched(work, watch, within_s=0.02, what="it") == 42
+
+
 async def test_a_timeout_of_the_works_own_is_not_the_deadline() -> None:
     async def work() -> None:
         raise TimeoutError("of a socket")
