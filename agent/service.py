@@ -3,7 +3,7 @@
     TaskGroup "agent"
      ├─ heartbeat        node lease and heartbeats; ends the agent when the database stays away
      ├─ feed             wake-ups of the control database → the waiters below
-     ├─ runner           one session a lease: bid → lease.hold → lead or work
+     ├─ runner           one session a lease: bid → holder.hold → lead or work
      ├─ slicer           the oplog of this replica set, while PITR is on and the lease is ours
      ├─ balancer keeper  on config servers: the balancer is put back for those that died
      ├─ leftover keeper  on primaries: what a restore left behind that could not end is dropped
@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -40,6 +40,7 @@ from agent.archive.keyring import Custody
 from agent.clock import Clock, SystemClock, jittered
 from agent.config import Config
 from agent.coordination.heartbeat import Condition, Heartbeat
+from agent.coordination.lease import Holder
 from agent.coordination.membership import Membership
 from agent.coordination.recent_settings import RecentSettings, SettingsSource
 from agent.coordination.settings_watch import SettingsWatch
@@ -92,7 +93,7 @@ from agent.store.slice_runs import SliceRuns
 from agent.tasks import TaskGroup
 from agent.version import VERSION
 from agent.web.assembly import web_server
-from agent.wire.operations import EXPORTS, SCRATCH
+from agent.wire.operations import EXPORTS, SCRATCH, Kind
 from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import FEATURE, StorageCheckRequest, StorageReport
@@ -160,13 +161,15 @@ async def _assemble(
     cluster_id = await _reached(control.read_cluster_id, clock, config.mongodb.deadline)
     services = _services(config, node, control, clock, cluster_id, encryption, counters)
     kinds = all_kinds(scratch, config.export.directory)
-    abilities = [SCRATCH] if scratch.is_usable() else []
-    if scratch.is_usable() and config.export.directory is not None:
-        abilities.append(EXPORTS)
-    features = sorted([*(f"kind:{kind}" for kind in kinds), FEATURE, *abilities])
-    condition = Condition(features=tuple(features))
+    condition = Condition(features=_features(kinds, config, scratch))
     heartbeat = Heartbeat(
-        node, services.nodes, services.leases, clock, condition, config.mongodb.deadline
+        node,
+        services.nodes,
+        services.leases,
+        services.holder,
+        clock,
+        condition,
+        config.mongodb.deadline,
     )
     wakeup = Wakeup()
     settings = RecentSettings(services.settings, clock)
@@ -211,6 +214,14 @@ async def _assemble(
     )
 
 
+def _features(kinds: Iterable[Kind], config: Config, scratch: Place) -> tuple[str, ...]:
+    """What this agent can do, for those that choose one."""
+    abilities = [SCRATCH] if scratch.is_usable() else []
+    if scratch.is_usable() and config.export.directory is not None:
+        abilities.append(EXPORTS)
+    return tuple(sorted([*(f"kind:{kind}" for kind in kinds), FEATURE, *abilities]))
+
+
 def _services(
     config: Config,
     node: Node,
@@ -223,6 +234,7 @@ def _services(
     commands = CommandQueue(control, clock)
     governor = Governor(clock, node.lag_s)
     custody = _custody(node, control, clock, encryption)
+    leases = LeaseStore(control, clock)
     opening = partial(_open_storage, node.host, governor.network, counters)
     return Services(
         node=node,
@@ -230,7 +242,8 @@ def _services(
         operations=OperationLog(control, commands),
         catalog=Catalog(control),
         runs=SliceRuns(control),
-        leases=LeaseStore(control, clock),
+        leases=leases,
+        holder=Holder(leases, clock),
         nodes=NodeRegistry(control, commands),
         settings=SettingsStore(control, commands),
         cluster=ClusterView(control),
@@ -338,7 +351,7 @@ def _asides(
     node, cluster_id, clock = services.node, services.cluster_id, services.clock
     sources = ControlSources.over(control)
     server = web_server(config, node, cluster_id, sources, heartbeat, counters, sink, clock)
-    teller = notifier(node.id, cluster_id, sources, settings, clock)
+    teller = notifier(node.id, cluster_id, sources, settings, services.holder, clock)
     return [teller.run, *([server.run] if server is not None else [])]
 
 

@@ -21,7 +21,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from agent.clock import Clock, jittered
-from agent.coordination.lease import hold
+from agent.coordination.lease import Holder
 from agent.errors import Conflict, LeaseLost, StoreUnavailable, TidelogError, Transient
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
@@ -90,6 +90,7 @@ class Heartbeat:
     node: ServedNode
     registry: NodeRegistry
     leases: LeaseStore
+    holder: Holder
     clock: Clock
     condition: Condition
     unreachable_for_s: float = UNREACHABLE_FOR_S
@@ -128,7 +129,7 @@ class Heartbeat:
         node, `StoreUnavailable` when the control database does not answer for too long."""
         while True:
             try:
-                async with hold(self.leases, lease, self.clock):
+                async with self.holder.hold(lease):
                     await self._beat()
             except LeaseLost as error:
                 log.warning("node.lease_lost", reason=str(error))

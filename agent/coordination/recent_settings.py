@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from agent.clock import Clock
 from agent.wire.settings import Settings
 
-KEPT_FOR_S: Final = 10.0
+KEPT_FOR_S: Final = 20.0
 
 
 class SettingsSource(Protocol):

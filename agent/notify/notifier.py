@@ -16,7 +16,7 @@ import structlog
 
 from agent.clock import Clock, jittered
 from agent.coordination.election import bid_delay_s, rank_leads
-from agent.coordination.lease import HeldLease, hold
+from agent.coordination.lease import HeldLease, Holder
 from agent.coordination.recent_settings import SettingsSource
 from agent.errors import ConfigError, Superseded, Transient
 from agent.notify.delivery import Delivery
@@ -56,6 +56,7 @@ class Notifier:
     read: Callable[[], Awaitable[Overview]]
     settings: SettingsSource
     leases: LeaseStore
+    holder: Holder
     nodes: NodeRegistry
     told: NoticeStore
     delivery: Delivery
@@ -83,7 +84,7 @@ class Notifier:
         lease = await self.leases.acquire(notify_scope(), self.node)
         if lease is None:
             return
-        async with hold(self.leases, lease, self.clock) as held, self.delivery:
+        async with self.holder.hold(lease) as held, self.delivery:
             while await self._round(held):
                 await self.clock.sleep(EVERY_S)
 

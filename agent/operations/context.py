@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from agent.clock import Clock
-from agent.coordination.lease import HeldLease
+from agent.coordination.lease import HeldLease, Holder
 from agent.mongo.node import Node
 from agent.operations.governor import Governor
 from agent.storage.base import Storage
@@ -46,6 +46,8 @@ class Services:
     catalog: Catalog
     runs: SliceRuns
     leases: LeaseStore
+    holder: Holder
+    """Of all leases of this agent."""
     nodes: NodeRegistry
     settings: SettingsStore
     cluster: ClusterView

@@ -17,7 +17,6 @@ from agent.archive.keyring import Keyring
 from agent.archive.vault import keyring_of
 from agent.archive.wraps import check_usable, own_fingerprint
 from agent.coordination.heartbeat import Condition
-from agent.coordination.lease import hold
 from agent.coordination.recent_settings import SettingsSource
 from agent.coordination.wakeup import Wakeup
 from agent.errors import (
@@ -139,7 +138,7 @@ class KeyWatch:
         if lease is None:
             return
         try:
-            async with hold(self.services.leases, lease, self.services.clock):
+            async with self.services.holder.hold(lease):
                 async with asyncio.timeout(PROBE_WITHIN_S):
                     await probe(keyring)
         except LeaseLost as error:

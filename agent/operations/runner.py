@@ -18,7 +18,6 @@ from typing import Final
 import structlog
 
 from agent.coordination.election import bid_delay_s, rank, rank_leads
-from agent.coordination.lease import hold
 from agent.coordination.wakeup import Wakeup
 from agent.errors import Transient
 from agent.operations.board import Board
@@ -290,13 +289,13 @@ class Runner:
         return node.replset == self._services.node.replset
 
     async def _lead(self, bid: Bid, lease: Lease) -> None:
-        async with hold(self._services.leases, lease, self._services.clock) as held:
+        async with self._services.holder.hold(lease) as held:
             lead = Lead(self._services, self._kinds, self._board, held, bid.operation)
             await lead.run()
 
     async def _work(self, bid: Bid, lease: Lease) -> None:
         kind = self._kinds[bid.operation.kind]
-        async with hold(self._services.leases, lease, self._services.clock) as held:
+        async with self._services.holder.hold(lease) as held:
             await Worker(self._services, kind, self._board, held, bid.operation).run()
 
     def _is_at_work(self, bid: Bid) -> bool:

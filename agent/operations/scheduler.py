@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from agent.clock import jittered
-from agent.coordination.lease import HeldLease, hold
+from agent.coordination.lease import HeldLease
 from agent.coordination.recent_settings import SettingsSource
 from agent.errors import Conflict, Superseded, TidelogError, Transient
 from agent.faults import fault_point
@@ -28,16 +28,18 @@ from agent.operations.scheduling import (
     steps,
     wanted,
 )
+from agent.wire.backups import Backup
 from agent.wire.leases import SCHEDULER
 from agent.wire.operations import Kind, Operation
 from agent.wire.places import Places
 from agent.wire.schedule_state import ScheduleState
 from agent.wire.settings import Settings
 from agent.wire.specs import CleanupSpec
-from agent.wire.timelines import coverage
+from agent.wire.timelines import Span, coverage
 
 LOOK_EVERY_S: Final = 10.0
-RETENTION_EVERY_S: Final = 20.0
+RETENTION_EVERY_S: Final = 30.0
+"""How often it is looked whether a cleanup is due; without schedules all that is looked at."""
 RECENT: Final = 50
 BY_POLICY: Final = "policy"
 
@@ -51,7 +53,7 @@ class Scheduler:
         self._services = services
         self._settings = settings
         self._may_lead = services.node.replset == lead_replset
-        self._retained_at = -RETENTION_EVERY_S
+        self._retained_at = float("-inf")
 
     async def run(self) -> None:
         """Look after the schedules whenever the lease is ours, for ever."""
@@ -75,7 +77,7 @@ class Scheduler:
         lease = await services.leases.acquire(SCHEDULER, services.node.id)
         if lease is None:
             return
-        async with hold(services.leases, lease, services.clock) as held:
+        async with services.holder.hold(lease) as held:
             log.info("schedule.led", epoch=held.epoch)
             while True:
                 await self._look(held)
@@ -86,20 +88,23 @@ class Scheduler:
         settings, _ = await self._settings.read()
         if settings.storage is None:
             return
+        now = services.clock.monotonic()
+        is_time_to_retain = now - self._retained_at >= RETENTION_EVERY_S
+        if not (settings.policy.tasks or is_time_to_retain):
+            return
         state = await services.schedule.read()
         if state.swept_at is None:
             # The first sweep comes when as much time has passed as between any two.
             held.check()
             await services.schedule.record_sweep(state.now, {})
-        active = await services.operations.active()
-        for step in steps(settings.policy, state, active):
-            await self._deal_with(held, settings, state, step)
+        if settings.policy.tasks:
+            for step in steps(settings.policy, state, await services.operations.active()):
+                await self._deal_with(held, settings, state, step)
         gone = sorted(set(state.tasks) - set(settings.policy.tasks))
         if gone:
             held.check()
             await services.schedule.forget_tasks(held.epoch, gone)
-        now = services.clock.monotonic()
-        if now - self._retained_at >= RETENTION_EVERY_S:
+        if is_time_to_retain:
             self._retained_at = now
             await self._retain(held, settings, state)
 
@@ -160,25 +165,30 @@ class Scheduler:
 
     async def _retain(self, held: HeldLease, settings: Settings, state: ScheduleState) -> None:
         """Ask for a cleanup, if one is due."""
-        services = self._services
-        places = Places(settings, await services.repositories.read())
-        reason = cleanup_reason(
-            settings.policy,
-            state,
-            await services.catalog.backups(),
-            coverage(places.runs(await services.runs.runs())),
-            [*await services.operations.active(), *await services.operations.recent(RECENT)],
-        )
+        services, policy = self._services, settings.policy
+        backups, spans = await self._kept(settings) if policy.is_retaining else ([], [])
+        operations = [
+            *await services.operations.active(),
+            *await services.operations.recent(RECENT),
+        ]
+        reason = cleanup_reason(policy, state, backups, spans, operations)
         if reason is None:
             return
         held.check()
         try:
             operation = await services.operations.submit(
                 Kind.CLEANUP,
-                CleanupSpec(by_policy=settings.policy.is_retaining).to_document(),
+                CleanupSpec(by_policy=policy.is_retaining).to_document(),
                 requested_by=BY_POLICY,
             )
         except Conflict:
             return  # the next look meets it again
         log.info("retention.due", reason=reason, op_id=operation.id)
         await services.schedule.record_cleanup(held.epoch)
+
+    async def _kept(self, settings: Settings) -> tuple[list[Backup], list[Span]]:
+        """What there is to be retained: backups, and what the archived oplog covers."""
+        services = self._services
+        places = Places(settings, await services.repositories.read())
+        runs = places.runs(await services.runs.runs())
+        return await services.catalog.backups(), coverage(runs)

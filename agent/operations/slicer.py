@@ -26,7 +26,7 @@ from agent.archive.codec import Compression
 from agent.archive.vault import write_for
 from agent.clock import jittered
 from agent.coordination.election import bid_delay_s, rank
-from agent.coordination.lease import HeldLease, hold
+from agent.coordination.lease import HeldLease
 from agent.coordination.recent_settings import SettingsSource
 from agent.coordination.wakeup import Wakeup
 from agent.errors import (
@@ -60,15 +60,15 @@ READ_EVERY_S: Final = 5.0
 """How often the oplog is asked for more, at most; a slice is as old as its span all the same."""
 _READS_IN_A_SPAN: Final = 2
 CONTROL_EVERY_S: Final = 5.0
-WINDOW_EVERY_S: Final = 15.0
-"""How often it is asked how much of the oplog's window is left."""
 """How often settings, restores and the run's document are looked at or written."""
+SUCCESSOR_EVERY_S: Final = 10.0
+"""How often it is looked whether a better node is there."""
+WINDOW_EVERY_S: Final = 30.0
+"""How often it is asked how much of the oplog's window is left."""
 OWNER_EVERY_S: Final = 60.0
 """How often it is made sure that no other cluster has adopted the repository."""
-LOOK_EVERY_S: Final = 3.0
-"""How often an agent that does not slice looks whether it should."""
-LOOK_WHEN_OFF_S: Final = 6.0
-"""The same while slicing is switched off; being switched on wakes it."""
+LOOK_EVERY_S: Final = 5.0
+"""How often an agent that does not slice looks whether it should; when the lease lapses, anyway."""
 LAPSED_S: Final = 0.1
 """How long after a lease lapses it is looked at."""
 IDLE_SPAN_S: Final = 600.0
@@ -124,7 +124,7 @@ class Slicer:
         tried again: the oplog keeps what could not be stored yet."""
         while True:
             self._wakeup.clear()
-            self._look_after_s = jittered(LOOK_WHEN_OFF_S)
+            self._look_after_s = jittered(LOOK_EVERY_S)
             try:
                 await self._take_turn()
             except Superseded as error:
@@ -144,7 +144,6 @@ class Slicer:
         settings, version = await self._settings.read()
         if not settings.pitr.enabled or settings.storage is None:
             return
-        self._look_after_s = jittered(LOOK_EVERY_S)
         if await self._is_held() or await self._is_restoring() or await self._is_out_of_place():
             return
         order = rank(await self._candidates(settings))
@@ -156,7 +155,7 @@ class Slicer:
         if lease is None:
             return
         async with (
-            hold(services.leases, lease, services.clock) as held,
+            services.holder.hold(lease) as held,
             opened(services, settings, MAIN) as storage,
         ):
             marker = await claimed(services, settings, MAIN, storage)
@@ -212,7 +211,7 @@ class Slicer:
         self._succession.begin()
         clock = self._services.clock
         archiver = self._archiver(turn)
-        began = looked = owned = clock.monotonic()
+        began = looked = owned = compared = clock.monotonic()
         warned, low = float("-inf"), None
         while True:
             turn.held.check()
@@ -244,6 +243,8 @@ class Slicer:
                 if await self._should_end(turn):
                     await self._arrears.in_step(archiver.close)
                     return
+            if now - compared >= SUCCESSOR_EVERY_S:
+                compared = now
                 if successor := self._succession.successor(await self._candidates(turn.settings)):
                     await self._arrears.in_step(archiver.close)
                     self._succession.leave()

@@ -21,8 +21,8 @@ from agent.store.connection import Control, translated
 from agent.wire.collections import COMMANDS
 from agent.wire.storage_reports import StorageCheckRequest
 
-AWAIT_S: Final = 5.0
-"""How long the server holds a read of the end; each costs one query and one thread."""
+AWAIT_S: Final = 8.0
+"""How long the server holds a read of the end: less than a socket waits for an answer."""
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
 

@@ -7,6 +7,7 @@ number never names two owners; whatever an owner writes elsewhere carries it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -63,6 +64,16 @@ class LeaseStore:
                 + (f" by {now.owner} with epoch {now.epoch}" if now and now.owner else "")
             )
         return Lease.from_document({**document, "remaining_s": ttl_s})
+
+    async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
+        """Hold several on in one write; whether all still match owner and epoch. Those that do are
+        held on in any case; `renew` tells of each one."""
+        owned = [{"_id": one.id, "owner": one.owner, "epoch": one.epoch} for one in leases]
+        with translated("renewing the leases"):
+            done = await self._collection.update_many(
+                {"$or": owned}, [{"$set": {"expires_at": _until(ttl_s)}}]
+            )
+        return done.matched_count == len(owned)
 
     async def release(self, lease: Lease) -> None:
         """Give it back, if it is still ours."""

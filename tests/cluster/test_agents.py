@@ -145,10 +145,16 @@ def test_no_password_is_in_the_log_or_in_the_list_of_processes(
         assert "hunter2" not in "".join(docs)
 
 
-def test_an_idle_agent_costs_next_to_nothing(one_node: ReplicaSet) -> None:
+def test_an_idle_agent_that_slices_costs_next_to_nothing(
+    one_node: ReplicaSet, tmp_path: Path
+) -> None:
     with Agents(one_node) as agents:
         (agent,) = agents.all
         admin = one_node.client().admin
+        ctl = Ctl(one_node.uri())
+        ctl.configure_filesystem(tmp_path)
+        ctl.ok("config", "--set", "pitr.enabled=true")
+        eventually(lambda: admin.tidelogSlices.count_documents({"kind": "run"}) == 1, 30)
         time.sleep(2)
         # What the driver itself asks to know the topology (hello) is not ours to choose.
         own = {"appName": "tidelog-agent", "command.hello": {"$exists": False}}
@@ -163,8 +169,8 @@ def test_an_idle_agent_costs_next_to_nothing(one_node: ReplicaSet) -> None:
         admin.drop_collection("system.profile")
         per_s = len(rows) / IDLE_FOR_S
         kinds = sorted(str(row.get("command", {}))[:60] for row in rows)
-        assert per_s < 2, "\n".join(kinds)
-        assert cpu_share < 0.02, "half a per cent on a quiet machine; this one may be loaded"
+        assert per_s < 1.8, "\n".join(kinds)
+        assert cpu_share < 0.01, "0.4 per cent on a quiet machine; this one may be loaded"
 
 
 def _cpu_s(pid: int) -> float:

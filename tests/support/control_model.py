@@ -96,6 +96,15 @@ class ModelCollection:
 
         return self._server.write(act)
 
+    async def update_many(self, match: Document, pipeline: list[Document]) -> _Matched:
+        def act() -> _Matched:
+            found = [key for key, one in self.documents.items() if self._fits(one, match)]
+            for key in found:
+                self._update({"_id": key}, pipeline)
+            return _Matched(len(found))
+
+        return self._server.write(act)
+
     async def insert_one(self, document: Document) -> None:
         """Wake-ups, which tell the model nothing."""
 
@@ -129,6 +138,11 @@ class _Updated:
         self.upserted_id = upserted_id
 
 
+class _Matched:
+    def __init__(self, matched_count: int) -> None:
+        self.matched_count = matched_count
+
+
 class _Rows:
     def __init__(self, rows: list[Document]) -> None:
         self._rows = rows
@@ -152,6 +166,9 @@ def fits(document: Document, match: Document, now: datetime) -> bool:
     for field, wanted in match.items():
         if field == "$expr":
             if not evaluate(wanted, {"ROOT": document}, now):
+                return False
+        elif field == "$or":
+            if not any(fits(document, one, now) for one in wanted):
                 return False
         elif not _holds(document.get(field), wanted):
             return False

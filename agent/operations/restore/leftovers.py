@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from agent.coordination.lease import HeldLease, hold
+from agent.coordination.lease import HeldLease
 from agent.errors import Superseded, TidelogError, Transient
 from agent.mongo.apply.structure import drop
 from agent.mongo.node import Document, Node
@@ -74,7 +74,7 @@ class LeftoverKeeper:
         lease = await services.leases.acquire(scope, services.node.id)
         if lease is None:
             return False
-        async with hold(services.leases, lease, services.clock) as held:
+        async with services.holder.hold(lease) as held:
             if await self._is_restoring():
                 return True
             await self._drop(held)

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from agent.clock import SystemClock
+from agent.coordination.lease import Holder
 from agent.notify import notifier as module
 from agent.notify.assembly import notifier
 from agent.store.connection import open_control
@@ -70,7 +71,8 @@ async def telling(uri: str, actor: Actor) -> AsyncIterator[None]:
     control = await open_control(uri, app_name="tests")
     try:
         sources = ControlSources.over(control)
-        one = notifier(actor.id, "c1", sources, sources.settings, SystemClock())
+        holder = Holder(sources.leases, SystemClock())
+        one = notifier(actor.id, "c1", sources, sources.settings, holder, SystemClock())
         task = asyncio.ensure_future(one.run())
         try:
             yield

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agent.clock import SystemClock
+from agent.coordination.lease import Holder
 from agent.coordination.wakeup import Wakeup, feed
 from agent.errors import StoreUnavailable
 from agent.mongo.node import Node
@@ -156,13 +157,15 @@ class FleetAgent:
         def severable(repository: object) -> Any:
             return Severable(repository, self.line)
 
+        leases = cast(LeaseStore, severable(LeaseStore(control)))
         self.services = Services(
             node=cast(Node, node),
             cluster_id="c",
             operations=cast(OperationLog, severable(OperationLog(control, commands))),
             catalog=Catalog(control),
             runs=SliceRuns(control),
-            leases=cast(LeaseStore, severable(LeaseStore(control))),
+            leases=leases,
+            holder=Holder(leases, SystemClock()),
             nodes=cast(NodeRegistry, severable(self._registry)),
             settings=cast(SettingsStore, severable(SettingsStore(control))),
             cluster=ClusterView(control),

@@ -90,6 +90,21 @@ async def test_renewing_moves_the_end(leases: LeaseStore) -> None:
     assert renewed.epoch == lease.epoch
 
 
+async def test_several_are_renewed_in_one_write_which_tells_whether_all_were_ours(
+    leases: LeaseStore, one_node: ReplicaSet
+) -> None:
+    mine = [await leases.acquire(scope, "a") for scope in ("one", "two")]
+    taken = [lease for lease in mine if lease is not None]
+    assert await leases.renew_all(taken)
+    before = await leases.held()
+    lapse(one_node, "two")
+    assert await leases.acquire("two", "b") is not None
+    assert not await leases.renew_all(taken)
+    after = await leases.held()
+    assert (after["two"].owner, after["two"].epoch) == ("b", 2)
+    assert after["one"].expires_at > before["one"].expires_at
+
+
 @pytest.mark.parametrize("state", ["absent", "lapsed"])
 async def test_of_fifty_contenders_one_wins(
     leases: LeaseStore, control: Control, one_node: ReplicaSet, state: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 from agent.coordination.heartbeat import Condition, Heartbeat
+from agent.coordination.lease import Holder
 from agent.errors import Conflict, LeaseLost, NodeUnavailable, StoreUnavailable
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
@@ -65,6 +66,14 @@ class FakeControl:
         self.expires_s = self.clock.monotonic() + ttl_s
         return self._lease()
 
+    async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
+        (lease,) = leases
+        self._check()
+        if (lease.owner, lease.epoch) != (self.owner, self.epoch):
+            return False
+        self.expires_s = self.clock.monotonic() + ttl_s
+        return True
+
     async def release(self, lease: Lease) -> None:
         self._check()
         self.owner = None
@@ -101,6 +110,7 @@ def heartbeat(control: FakeControl, node: FakeNode | None = None) -> Heartbeat:
         node or FakeNode(),
         cast(NodeRegistry, control),
         cast(LeaseStore, control),
+        Holder(cast(LeaseStore, control), control.clock),
         control.clock,
         Condition(features=("kind:backup",)),
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
 
 from agent.clock import Clock, SystemClock
-from agent.coordination.lease import HeldLease, hold
+from agent.coordination.lease import HeldLease, Holder, renew
 from agent.errors import IntegrityError, LeaseLost, StorageUnavailable, StoreUnavailable
 from agent.wire.leases import MARGIN_S, RENEW_EVERY_S, TTL_S, Lease
 from tests.support.manual_clock import ManualClock, settle
@@ -23,15 +23,22 @@ class FakeLeases:
         self.renewals = 0
         self.released: list[str] = []
         self.answer: Exception | None = None
+        self.taken: str | None = None
+        """The scope of a lease that somebody else has."""
         self.hangs = False
 
     async def renew(self, lease: Lease, ttl_s: float = TTL_S) -> Lease:
+        if not await self.renew_all([lease]):
+            raise self.answer or LeaseLost(f"{lease.id} was taken over")
+        return lease
+
+    async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
         if self.hangs:
             await asyncio.Event().wait()
-        if self.answer is not None:
+        if isinstance(self.answer, StoreUnavailable):
             raise self.answer
         self.renewals += 1
-        return lease
+        return self.answer is None and self.taken not in {lease.id for lease in leases}
 
     async def release(self, lease: Lease) -> None:
         if self.hangs:
@@ -41,9 +48,9 @@ class FakeLeases:
         self.released.append(lease.id)
 
 
-def lease(clock: Clock, *, asked_ago_s: float = 0.0) -> Lease:
+def lease(clock: Clock, scope: str = "work/rs0", *, asked_ago_s: float = 0.0) -> Lease:
     return Lease(
-        id="work/rs0",
+        id=scope,
         owner="rs0/a:1",
         epoch=7,
         expires_at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -55,13 +62,16 @@ Task = asyncio.Task[BaseException | None]
 
 
 @asynccontextmanager
-async def body(store: FakeLeases, clock: Clock) -> AsyncIterator[tuple[Task, list[HeldLease]]]:
-    """A task that holds a lease for ever; its result is what ended it."""
+async def bodies(
+    store: FakeLeases, clock: Clock, *scopes: str
+) -> AsyncIterator[tuple[list[Task], list[HeldLease]]]:
+    """A task for each scope that holds its lease for ever; its result is what ended it."""
+    holder = Holder(store, clock)
     held: list[HeldLease] = []
 
-    async def work() -> BaseException | None:
+    async def work(scope: str) -> BaseException | None:
         try:
-            async with hold(store, lease(clock), clock) as one:
+            async with holder.hold(lease(clock, scope)) as one:
                 held.append(one)
                 await asyncio.Event().wait()
         except Exception as error:
@@ -69,10 +79,18 @@ async def body(store: FakeLeases, clock: Clock) -> AsyncIterator[tuple[Task, lis
         return None
 
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(work())
+        tasks = [group.create_task(work(scope)) for scope in scopes]
         await settle()
+        yield tasks, held
+        for task in tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def body(store: FakeLeases, clock: Clock) -> AsyncIterator[tuple[Task, list[HeldLease]]]:
+    """The same with one."""
+    async with bodies(store, clock, "work/rs0") as ((task,), held):
         yield task, held
-        task.cancel()
 
 
 async def test_a_lease_is_renewed_for_as_long_as_the_body_runs() -> None:
@@ -86,7 +104,7 @@ async def test_a_lease_is_renewed_for_as_long_as_the_body_runs() -> None:
 
 async def test_a_body_that_ends_gives_the_lease_back() -> None:
     store, clock = FakeLeases(), ManualClock()
-    async with hold(store, lease(clock), clock) as held:
+    async with Holder(store, clock).hold(lease(clock)) as held:
         assert (held.scope, held.owner, held.epoch) == ("work/rs0", "rs0/a:1", 7)
     assert store.released == ["work/rs0"]
 
@@ -94,7 +112,7 @@ async def test_a_body_that_ends_gives_the_lease_back() -> None:
 async def test_an_error_of_the_body_comes_out_as_it_is_and_the_lease_is_given_back() -> None:
     store, clock = FakeLeases(), ManualClock()
     with pytest.raises(IntegrityError, match="flipped") as caught:
-        async with hold(store, lease(clock), clock):
+        async with Holder(store, clock).hold(lease(clock)):
             raise IntegrityError("flipped") from OSError("underneath")
     assert isinstance(caught.value.__cause__, OSError)
     assert store.released == ["work/rs0"]
@@ -107,7 +125,7 @@ async def test_of_several_errors_the_one_to_record_comes_out() -> None:
         raise error
 
     async def fail_twice() -> None:
-        async with hold(store, lease(clock), clock), asyncio.TaskGroup() as group:
+        async with Holder(store, clock).hold(lease(clock)), asyncio.TaskGroup() as group:
             group.create_task(fail(StorageUnavailable("away")))
             group.create_task(fail(IntegrityError("flipped")))
 
@@ -199,3 +217,69 @@ async def test_a_store_that_comes_back_in_time_is_forgiven() -> None:
         await clock.advance(10 * TTL_S)
         assert not task.done()
         held[0].check()
+
+
+async def test_all_leases_of_an_agent_are_renewed_in_one_write() -> None:
+    store, clock = FakeLeases(), ManualClock()
+    async with bodies(store, clock, "a", "b", "c") as (tasks, held):
+        await clock.advance(60 * TTL_S)
+        assert not any(task.done() for task in tasks)
+        for one in held:
+            one.check()
+        assert store.renewals <= 60 * TTL_S / (RENEW_EVERY_S * 0.8) + 1
+
+
+async def test_a_lease_that_is_taken_ends_its_own_body_alone() -> None:
+    store, clock = FakeLeases(), ManualClock()
+    async with bodies(store, clock, "a", "b", "c") as (tasks, _):
+        await clock.advance(RENEW_EVERY_S * 1.3)
+        store.taken = "b"
+        await clock.advance(RENEW_EVERY_S * 1.3)
+        assert [task.done() for task in tasks] == [False, True, False]
+        assert "b was taken over" in str(tasks[1].result())
+        await clock.advance(60 * TTL_S)
+        assert [task.done() for task in tasks] == [False, True, False]
+        assert store.released == []
+
+
+async def test_whoever_was_taken_along_renews_itself_when_the_other_has_ended() -> None:
+    store, clock = FakeLeases(), ManualClock()
+    async with bodies(store, clock, "a", "b") as (tasks, held):
+        await clock.advance(10 * TTL_S)
+        tasks[0].cancel()
+        await clock.advance(10 * TTL_S)
+        assert store.released == ["a"]
+        assert not tasks[1].done()
+        held[1].check()
+
+
+async def test_a_joint_renewal_that_comes_too_late_for_one_does_not_revive_it() -> None:
+    clock = ManualClock()
+    older = HeldLease(lease(clock, "older"), clock)
+    clock.jump(4.0)
+    due = HeldLease(lease(clock, "due"), clock)
+
+    class Slow(FakeLeases):
+        async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
+            clock.jump(TTL_S - MARGIN_S - 2.0)
+            return await super().renew_all(leases, ttl_s)
+
+    await renew(Slow(), clock, due, [older, due])
+    assert older.is_lost
+    assert not due.is_lost
+    assert due.remaining_s == pytest.approx(2.0)
+
+
+async def test_a_lease_that_is_lost_is_not_held_on_for_others() -> None:
+    class Noting(FakeLeases):
+        seen: tuple[str, ...] = ()
+
+        async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
+            self.seen = tuple(lease.id for lease in leases)
+            return True
+
+    store, clock = Noting(), ManualClock()
+    lost, due = (HeldLease(lease(clock, scope), clock) for scope in ("lost", "due"))
+    lost.lose("taken over")
+    await renew(store, clock, due, [lost, due])
+    assert store.seen == ("due",)

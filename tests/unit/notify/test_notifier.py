@@ -76,6 +76,7 @@ class Scene:
             read=self.read,
             settings=nothing,
             leases=nothing,
+            holder=nothing,
             nodes=nothing,
             told=cast(NoticeStore, self.told),
             delivery=cast(Delivery, self.mail),

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.coordination.lease import HeldLease
+from agent.coordination.lease import HeldLease, renew
 from agent.errors import Superseded, TidelogError, Transient
 from agent.operations.machine import (
     MAX_ATTEMPTS,
@@ -99,11 +99,8 @@ class _Agent:
         held = self.held.get(scope)
         if held is None:
             return
-        started = self.clock.monotonic()
         try:
-            held.check()
-            finished(self.leases.renew(held.lease))
-            held.renewed(started)
+            finished(renew(self.leases, self.clock, held, self.held.values()))
         except Superseded as error:
             held.lose(str(error))
             self._end(scope)
