@@ -69,6 +69,7 @@ EVENTS: Final = {
     "lease.release_failed": "a lease could not be given back; it lapses",
     "lease.renewal_failed": "a renewal failed and is tried again",
     "node.awaited": "another agent's claim on the node must lapse first",
+    "node.copied_by_unknown": "who copies from the node cannot be read; the choice goes without",
     "node.goodbye_failed": "the registry could not be told",
     "node.lease_lost": "the claim on the node could not be renewed in time",
     "node.role_changed": "the node became primary, secondary, …",

@@ -10,6 +10,7 @@ from agent.wire.privileges import (
     BACKUP,
     BACKUP_ROLE,
     BACKUP_SHARDED,
+    CHOICE,
     RESTORE,
     RESTORE_ROLE,
     RESTORE_SHARDED,
@@ -35,7 +36,7 @@ class Role:
         }
 
 
-FOR_BACKUP: Final = Role(BACKUP_ROLE, (*BACKUP, *BACKUP_SHARDED))
+FOR_BACKUP: Final = Role(BACKUP_ROLE, (*BACKUP, *CHOICE, *BACKUP_SHARDED))
 """Enough for backups and for point-in-time archiving."""
 FOR_RESTORE: Final = Role(RESTORE_ROLE, (*RESTORE, *RESTORE_SHARDED))
 """What restores need beside it."""

@@ -58,10 +58,11 @@ def _is_fit(node: NodeStatus, kind: Kind | None) -> bool:
     return node.priority is None or node.priority > 0
 
 
-def _preference(node: NodeStatus) -> tuple[bool, float, float, str]:
-    """Smaller is better: caught up enough, of high priority, little lag, and the id as the last
-    word. Lag counts in steps of 5 s: less is noise between two heartbeats."""
-    return (*_standing(node), node.lag_s // 5, node.id)
+def _preference(node: NodeStatus) -> tuple[bool, float, float, int, str]:
+    """Smaller is better: caught up enough, of high priority, little lag, copied from by few (what
+    these confirm to clients waits for the node that they copy from), and the id as the last word.
+    Lag counts in steps of 5 s: less is noise between two heartbeats."""
+    return (*_standing(node), node.lag_s // 5, node.copied_by, node.id)
 
 
 def _standing(node: NodeStatus) -> tuple[bool, float]:

@@ -9,6 +9,7 @@ does not answer, both are tried on; when it does not for very long, the agent en
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import socket
@@ -22,7 +23,14 @@ import structlog
 
 from agent.clock import Clock, jittered
 from agent.coordination.lease import Holder
-from agent.errors import Conflict, LeaseLost, StoreUnavailable, TidelogError, Transient
+from agent.errors import (
+    Conflict,
+    LeaseLost,
+    Permanent,
+    StoreUnavailable,
+    TidelogError,
+    Transient,
+)
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.version import VERSION
@@ -34,6 +42,8 @@ GOODBYE_WITHIN_S: Final = 2.0
 UNREACHABLE_FOR_S: Final = 60.0
 CLAIM_EVERY_S: Final = 0.5
 RETRY_S: Final = 1.0
+COPIED_BY_EVERY_S: Final = 30.0
+"""Members change the one that they copy from seldom."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 T = TypeVar("T")
@@ -53,6 +63,9 @@ class ServedNode(Protocol):
 
     async def status(self) -> tuple[Role, float, str]:
         """Role, lag in seconds, version. Raises `NodeUnavailable`."""
+
+    async def copied_by(self) -> int:
+        """How many members copy from it. Raises `PermissionDenied`, `NodeUnavailable`."""
 
 
 @dataclass
@@ -100,6 +113,8 @@ class Heartbeat:
         self._owner = f"{socket.gethostname()} pid {os.getpid()} {secrets.token_hex(4)}"
         self._answered_at = self.clock.monotonic()
         self._role: Role | None = None
+        self._copied_by = 0
+        self._ask_copied_by_at = -math.inf
         self.latest: NodeStatus | None = None
         """What was last said of the node."""
 
@@ -175,6 +190,7 @@ class Heartbeat:
             host=self.node.host,
             role=role,
             lag_s=lag_s,
+            copied_by=await self._read_copied_by(role),
             priority=self.condition.priority,
             agent_version=VERSION,
             mongodb_version=version,
@@ -191,6 +207,23 @@ class Heartbeat:
             errors=errors,
             rss_bytes=_rss_bytes(),
         )
+
+    async def _read_copied_by(self, role: Role) -> int:
+        """How many copy from the node, asked now and then. It is for the choice among equals, so
+        nothing fails where it cannot be known."""
+        if role not in (Role.SECONDARY, Role.HIDDEN):
+            return 0
+        now = self.clock.monotonic()
+        if now >= self._ask_copied_by_at:
+            self._ask_copied_by_at = now + COPIED_BY_EVERY_S
+            try:
+                self._copied_by = await self.node.copied_by()
+            except Transient as error:
+                log.debug("node.copied_by_unknown", error=str(error))
+            except Permanent as error:
+                self._ask_copied_by_at = math.inf
+                log.info("node.copied_by_unknown", error=str(error))
+        return self._copied_by
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Ask the control database, again and again; not longer than an agent may be without."""

@@ -203,6 +203,16 @@ class Node:
         hello = await self.hello()
         return hello.role, hello.lag_s, self.mongodb_version
 
+    async def copied_by(self) -> int:
+        """How many members of the replica set copy the oplog from this node. Raises
+        `PermissionDenied` without `replSetGetStatus`, `NodeUnavailable`."""
+        with translated(f"asking {self.host} who copies from it"):
+            reply = await self.command(
+                "admin", {"replSetGetStatus": 1}, timeout_s=CONNECT_TIMEOUT_S
+            )
+        sources = [member.get("syncSourceHost") for member in reply["members"]]
+        return sources.count(self.host)
+
     async def rollback_id(self) -> int:
         """Rises each time this node rolls writes back; reading across a rise is void."""
         with translated("reading the rollback id"):

@@ -38,6 +38,8 @@ class NodeStatus(Record):
     host: str
     role: Role
     lag_s: float = 0.0
+    copied_by: int = 0
+    """How many members copy the oplog from it, as far as it may know."""
     priority: float | None = None
     """Set by `backup.priority`; without it hidden 2, secondary 1, primary 0.5."""
     agent_version: str

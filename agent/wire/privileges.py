@@ -114,6 +114,11 @@ BACKUP: Final = (
 )
 """Enough for backups and for point-in-time archiving, and for `ctl`."""
 
+CHOICE: Final = (
+    Privilege(_CLUSTER, ("replSetGetStatus",), "choosing a node that no other copies from"),
+)
+"""What agents choose better with; nothing fails without it."""
+
 
 def _config(collection: str, actions: str, reason: str) -> Privilege:
     return Privilege({"db": "config", "collection": collection}, tuple(actions.split()), reason)

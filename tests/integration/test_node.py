@@ -34,3 +34,14 @@ async def test_a_node_that_was_connected_to_while_it_recovered_is_read_again(
             await find_all(node, "admin.system.version")
         for _ in range(3):
             assert await find_all(node, "admin.system.version")
+
+
+async def test_a_node_knows_how_many_copy_from_it(three_nodes: ReplicaSet) -> None:
+    async def is_told() -> bool:
+        found = {}
+        for member in three_nodes.data_nodes:
+            async with open_node(three_nodes, member) as node:
+                found[member.host] = await node.copied_by()
+        return found.pop(three_nodes.primary().host) == 2 and set(found.values()) == {0}
+
+    await eventually_async(is_told, within_s=30.0)

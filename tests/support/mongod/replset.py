@@ -230,6 +230,8 @@ class ReplicaSet:
             "settings": {
                 "electionTimeoutMillis": self.options.election_timeout_ms,
                 "heartbeatIntervalMillis": 500,
+                # Else it is chance who copies from whom, and with it which of two equals is chosen.
+                "chainingAllowed": False,
             },
         }
         if self.options.cluster_role == "configsvr":

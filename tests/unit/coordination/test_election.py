@@ -55,6 +55,18 @@ def test_priority_zero_excludes() -> None:
     assert names(rank([node("a", priority=0.0), node("b")], kind=Kind.BACKUP)) == ["b"]
 
 
+def test_among_equals_the_one_that_fewest_copy_from() -> None:
+    nodes = [node("a", copied_by=1), node("b"), node("c", copied_by=2)]
+    assert names(rank(nodes, kind=Kind.BACKUP)) == ["b", "a", "c"]
+    nodes += [node("d", lag_s=11.0), node("h", Role.HIDDEN, copied_by=3)]
+    assert names(rank(nodes, kind=Kind.BACKUP)) == ["h", "b", "a", "c", "d"]
+
+
+def test_being_copied_from_takes_no_work_from_whoever_has_it() -> None:
+    nodes = [node("a", copied_by=1), node("b")]
+    assert preferred_to("rs0/a:27017", nodes) == []
+
+
 def test_a_node_far_behind_comes_last_whatever_its_priority() -> None:
     nodes = [node("h", Role.HIDDEN, lag_s=MAX_LAG_S + 1), node("p", Role.PRIMARY)]
     assert names(rank(nodes, kind=Kind.BACKUP)) == ["p", "h"]

@@ -12,7 +12,13 @@ import pytest
 
 from agent.coordination.heartbeat import Condition, Heartbeat
 from agent.coordination.lease import Holder
-from agent.errors import Conflict, LeaseLost, NodeUnavailable, StoreUnavailable
+from agent.errors import (
+    Conflict,
+    LeaseLost,
+    NodeUnavailable,
+    PermissionDenied,
+    StoreUnavailable,
+)
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.wire.leases import TTL_S, Lease
@@ -98,11 +104,19 @@ class FakeNode:
     mongodb_version = "6.0.5"
     role = Role.SECONDARY
     is_down = False
+    refuses = False
+    asked = 0
 
     async def status(self) -> tuple[Role, float, str]:
         if self.is_down:
             raise NodeUnavailable("the node does not answer")
         return self.role, 1.5, self.mongodb_version
+
+    async def copied_by(self) -> int:
+        self.asked += 1
+        if self.refuses:
+            raise PermissionDenied("not authorized")
+        return 2
 
 
 def heartbeat(control: FakeControl, node: FakeNode | None = None) -> Heartbeat:
@@ -139,6 +153,29 @@ async def test_a_heartbeat_tells_role_lag_and_features() -> None:
     assert (beat.id, beat.role, beat.lag_s) == ("rs0/a:1", Role.SECONDARY, 1.5)
     assert beat.features == ("kind:backup",)
     assert beat.rss_bytes > 1 << 20
+
+
+async def test_a_heartbeat_of_a_secondary_tells_how_many_copy_from_it() -> None:
+    control = FakeControl(ManualClock())
+    node = FakeNode()
+    beat = heartbeat(control, node)
+    async with running(beat):
+        node.role = Role.PRIMARY
+        beat.condition.changed.set()
+        await settle()
+    assert [beat.copied_by for beat in control.beats] == [2, 0]
+
+
+async def test_who_may_not_ask_who_copies_asks_once_and_beats_on() -> None:
+    control = FakeControl(ManualClock())
+    node = FakeNode()
+    node.refuses = True
+    beat = heartbeat(control, node)
+    async with running(beat):
+        beat.condition.changed.set()
+        await settle()
+    assert [beat.copied_by for beat in control.beats] == [0, 0]
+    assert node.asked == 1
 
 
 async def test_what_changed_is_told_at_once() -> None:
