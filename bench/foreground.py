@@ -1,28 +1,32 @@
 """What clients feel: latencies of a steady workload alone, while slicing runs, during backups from
 a secondary.
 
-*Hosts apart* models a host for each of three nodes on two cores. The primary, its agent and its
-client have the first core. The other two nodes share the second: the one that does not work
-belongs to a host that the work does not touch, so it and its agent go first, always; the one that
-is backed up (and slices), its agent and `ctl` get what is left (`SCHED_IDLE`: a thread of the
-others that wakes takes the core at once). The majority that a write waits for is then what it is
-in production: the primary and the secondary nobody reads from. Objects go to memory, since a
-storage is not the disk that a secondary journals to.
+*Hosts apart* models the host of the node that is backed up on one core: that node, its agent and
+`ctl`. The other core has what is on other hosts: the primary, the other secondary, their agents
+and the client. So the work of the backup takes no core from what a write waits for, the primary
+and the secondary that nobody reads from; that these two hosts are one here is so in all states,
+also in the one that the others are compared with. Both secondaries copy from the primary, and
+objects go to memory, since a storage is not the disk that a secondary journals to.
 
-Its limits: the hosts still share one disk, caches, memory and what lies below two virtual cores,
-the client shares the core of the primary, and the node that is backed up has less than a core, so
-that the backup takes longer and more of it is measured, not less. What the machine itself adds is
-measured too: *another program* compresses blocks in place of the backup, in the same rest of the
-second core, and has nothing to do with the database. A backup cannot do better here; on hosts of
-their own this part is not there.
+*Chained* is the same, but the other secondary copies from the node that is backed up.
+
+The limits of the model: one disk, one memory, caches, and what lies below two virtual cores. What
+this adds is measured too: *another program* compresses blocks in place of the backup and has
+nothing to do with the database. A backup cannot do better here; on hosts of their own this part is
+not there.
 
 *All on the same cores* is everything on all of them as the scheduler likes: three mongods, three
 agents, the storage and the client on one host. It is the worst case, and what a small deployment
 feels in which mongod and agent share their cores.
+
+A backup is counted from its request to its end, by the server's clock. It lasts seconds here, so
+its beginning and its end, when agents agree by reading and writing on the primary, are a great part
+of it; of one that lasts an hour they are none. So both are told apart.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -43,37 +47,58 @@ from pymongo import MongoClient
 from bench import datasets
 from bench.rig import Rig
 from bench.scenarios import Row, over
+from tests.support.eventually import eventually
 
-SPELL_S: Final = 8.0
+SPELL_S: Final = 6.0
 """How long each state is measured at a time."""
 DATA_SCALE: Final = 0.4
 """At any scale: a backup has to last longer than a client takes to start."""
 SPELLS: Final = 3
 """Of each state, in turns: what else the machine does hits all of them."""
+CHAINED_SPELLS: Final = 2
+BACKUPS: Final = 2
+"""In each spell."""
+AGREEING_S: Final = 0.4
+"""From the request until documents are read, and from the last of them to the end: at most."""
 PAUSE_S: Final = 0.005
 """Between the beginnings of two writes of the client."""
 WARM_UP: Final = 200
 """Writes that are not counted."""
 READY_WITHIN_S: Final = 30.0
+COPIED_WITHIN_S: Final = 60.0
+STATES: Final = (
+    "nothing",
+    "another program",
+    "slicing",
+    "a backup",
+    "a backup, its beginning and its end",
+    "a backup, while it reads",
+)
 MEMORY: Final = Path("/dev/shm")
 
-Latencies = list[float]
+Write = tuple[float, float]
+"""When it was begun, in seconds since 1970, and the milliseconds until it was acknowledged."""
 
 
 def foreground(_scale: float, rounds: int) -> list[Row]:
-    """Both placements."""
+    """All placements."""
+    spells = max(SPELLS, rounds)
     with Rig(3, cache_gb=1.0) as rig, _stored_in_memory(rig):
         datasets.load_a(rig.client, DATA_SCALE)
         rig.settle()
         cores = sorted(os.sched_getaffinity(0))
-        mine, theirs = set(cores[: len(cores) // 2 or 1]), set(cores[len(cores) // 2 :])
+        theirs, its = set(cores[: len(cores) // 2 or 1]), set(cores[len(cores) // 2 :])
         chosen = _choose(rig)
+        _copy_from(rig, {})
         try:
-            _apart(rig, chosen, mine, theirs)
-            rows = _measured(rig, mine, "hosts apart", max(SPELLS, rounds), others=theirs)
+            _apart(rig, chosen, theirs, its)
+            rows = _measured(rig, theirs, "hosts apart", spells, others=its)
+            _copy_from(rig, {_other_secondary(rig, chosen): chosen})
+            rows += _measured(rig, theirs, "hosts apart, chained", CHAINED_SPELLS, slicing=False)
+            _copy_from(rig, {})
         finally:
             _together(rig, set(cores))
-        return rows + _measured(rig, set(cores), "all on the same cores", max(SPELLS, rounds))
+        return rows + _measured(rig, set(cores), "all on the same cores", spells)
 
 
 @contextmanager
@@ -94,17 +119,38 @@ def _choose(rig: Rig) -> str:
     return host
 
 
-def _apart(rig: Rig, chosen: str, mine: set[int], theirs: set[int]) -> None:
+def _other_secondary(rig: Rig, chosen: str) -> str:
+    return next(node.host for node in rig.replset.secondaries() if node.host != chosen)
+
+
+def _copy_from(rig: Rig, sources: dict[str, str]) -> None:
+    """Have each secondary copy the oplog from that node, from the primary where none is given."""
+    config = rig.client.admin.command("replSetGetConfig")["config"]
+    config["settings"]["chainingAllowed"] = bool(sources)
+    rig.client.admin.command("replSetReconfig", config | {"version": config["version"] + 1})
     primary = rig.replset.primary().host
+    wanted = {node.host: primary for node in rig.replset.secondaries()} | sources
+    for host, source in sources.items():
+        with MongoClient[dict[str, Any]](host, directConnection=True) as client:
+            client.admin.command("replSetSyncFrom", source)
+
+    def is_so() -> bool:
+        members = rig.client.admin.command("replSetGetStatus")["members"]
+        return wanted.items() <= {one["name"]: one["syncSourceHost"] for one in members}.items()
+
+    eventually(is_so, COPIED_WITHIN_S, every_s=0.5)
+
+
+def _apart(rig: Rig, chosen: str, theirs: set[int], its: set[int]) -> None:
     for pid, host in _pids(rig):
-        _place(pid, mine if host == primary else theirs, is_idle=host == chosen)
-    _place(os.getpid(), theirs, is_idle=True)
+        _place(pid, its if host == chosen else theirs)
+    _place(os.getpid(), its)
 
 
 def _together(rig: Rig, cores: set[int]) -> None:
     for pid, _ in _pids(rig):
-        _place(pid, cores, is_idle=False)
-    _place(os.getpid(), cores, is_idle=False)
+        _place(pid, cores)
+    _place(os.getpid(), cores)
 
 
 def _pids(rig: Rig) -> list[tuple[int, str]]:
@@ -112,53 +158,77 @@ def _pids(rig: Rig) -> list[tuple[int, str]]:
     return nodes + [(agent.pid, agent.node.host) for agent in rig.agents.all]
 
 
-def _place(pid: int, cores: set[int], *, is_idle: bool) -> None:
+def _place(pid: int, cores: set[int]) -> None:
     """Put a process's threads there, and what they start from now on."""
-    policy = os.SCHED_IDLE if is_idle else os.SCHED_OTHER
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(ProcessLookupError):
             os.sched_setaffinity(int(task.name), cores)
-            os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
 
 
 def _measured(
-    rig: Rig, cores: set[int], placement: str, spells: int, *, others: set[int] | None = None
+    rig: Rig,
+    cores: set[int],
+    placement: str,
+    spells: int,
+    *,
+    others: set[int] | None = None,
+    slicing: bool = True,
 ) -> list[Row]:
-    found = defaultdict[str, list[Latencies]](list)
+    found = defaultdict[str, list[float]](list)
     inside_s = list[float]()
 
     def rest() -> None:
         time.sleep(SPELL_S)
 
     for _ in range(spells):
-        found["nothing"].append(_latencies(cores, rig, rest))
+        found["nothing"] += _took(_writes(cores, rig, rest))
         if others is not None:
             with _another_program(others):
-                found["another program"].append(_latencies(cores, rig, rest))
-        # Requested before the clients begin: the start of `ctl` is no part of a backup.
-        op_id = rig.ask("backup")["op_id"]
-        found["a backup"].append(_latencies(cores, rig, partial(_wait_done, rig, op_id)))
-        inside_s.append(rig.inside_s(op_id))
-        rig.enable_pitr()
-        found["slicing"].append(_latencies(cores, rig, rest))
-        rig.ask("config", "--set", "pitr.enabled=false")
-        time.sleep(3.0)
-    p99 = {what: median(map(_p99, spells_of_it)) for what, spells_of_it in found.items()}
-    rows: list[Row] = [
-        {
+                found["another program"] += _took(_writes(cores, rig, rest))
+        op_ids = list[str]()
+        writes = _writes(cores, rig, partial(_back_up, rig, op_ids))
+        for begun, ended in map(rig.span, op_ids):
+            inside_s.append(ended - begun)
+            reading = begun + AGREEING_S, ended - AGREEING_S
+            found["a backup"] += _took(writes, begun, ended)
+            found["a backup, while it reads"] += _took(writes, *reading)
+            found["a backup, its beginning and its end"] += _took(writes, begun, reading[0])
+            found["a backup, its beginning and its end"] += _took(writes, reading[1], ended)
+        if slicing:
+            rig.enable_pitr()
+            found["slicing"] += _took(_writes(cores, rig, rest))
+            rig.ask("config", "--set", "pitr.enabled=false")
+            time.sleep(3.0)
+    p99 = {what: _p99(took) for what, took in found.items()}
+    rows: list[Row] = []
+    for what in STATES:
+        if what not in found:
+            continue
+        row: Row = {
             "placement": placement,
             "what runs": what,
-            "median ms": median(map(median, found[what])),
+            "median ms": median(found[what]),
             "p99 ms": p99[what],
             "ratio": over(p99[what], p99["nothing"]),
+            "writes": len(found[what]),
         }
-        for what in ("nothing", "another program", "slicing", "a backup")
-        if what in found
-    ]
-    rows[-1]["backup s"] = median(inside_s)
-    if "another program" in p99:
-        rows[-1]["ratio to another program"] = over(p99["a backup"], p99["another program"])
+        if what == "a backup":
+            row["backup s"] = median(inside_s)
+        if "another program" in p99 and what.startswith("a backup"):
+            row["ratio to another program"] = over(p99[what], p99["another program"])
+        rows.append(row)
     return rows
+
+
+def _took(writes: list[Write], begun: float = 0.0, ended: float = math.inf) -> list[float]:
+    """Milliseconds of those that were under way at any time between the two."""
+    return [ms for at, ms in writes if at + ms / 1000 > begun and at < ended]
+
+
+def _back_up(rig: Rig, op_ids: list[str]) -> None:
+    for _ in range(BACKUPS):
+        op_ids.append(rig.ask("backup")["op_id"])
+        _wait_done(rig, op_ids[-1])
 
 
 def _wait_done(rig: Rig, op_id: str) -> None:
@@ -180,19 +250,18 @@ def _another_program(cores: set[int]) -> Iterator[None]:
 
 
 def _compress(cores: set[int]) -> None:
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.sched_setaffinity(0, cores)
     block = os.urandom(4 << 20) * 2
     while True:
         zstandard.ZstdCompressor(level=1).compress(block)
 
 
-def _p99(taken: Latencies) -> float:
-    return quantiles(taken, n=100)[98]
+def _p99(took: list[float]) -> float:
+    return quantiles(took, n=100)[98]
 
 
-def _latencies(cores: set[int], rig: Rig, meanwhile: Callable[[], Any]) -> Latencies:
-    """Milliseconds of 200 updates a second, each waiting for the majority, while something else
+def _writes(cores: set[int], rig: Rig, meanwhile: Callable[[], Any]) -> list[Write]:
+    """200 updates a second, each waiting for the majority, while something else
     happens. The client is a process of its own: it must not wait for what this one does."""
     fresh = multiprocessing.get_context("spawn")
     begun, ended, found = fresh.Event(), fresh.Event(), fresh.SimpleQueue()
@@ -202,7 +271,7 @@ def _latencies(cores: set[int], rig: Rig, meanwhile: Callable[[], Any]) -> Laten
         begun.wait(READY_WITHIN_S)
         meanwhile()
         ended.set()
-        taken: Latencies = found.get()
+        taken: list[Write] = found.get()
     finally:
         ended.set()
         client.join(READY_WITHIN_S)
@@ -211,20 +280,19 @@ def _latencies(cores: set[int], rig: Rig, meanwhile: Callable[[], Any]) -> Laten
 
 def _write(uri: str, cores: set[int], begun: Event, ended: Event, found: Any) -> None:
     # Of this thread, and of those that the client starts.
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.sched_setaffinity(0, cores)
-    taken: Latencies = []
+    taken: list[Write] = []
     with MongoClient[dict[str, Any]](uri) as client:
         rows = client.foreground.rows
         number = 0
         while not ended.is_set():
-            before = time.monotonic()
+            at, before = time.time(), time.monotonic()
             rows.update_one({"_id": number % 1000}, {"$inc": {"n": 1}}, upsert=True)
             took_s = time.monotonic() - before
             number += 1
             if number == WARM_UP:
                 begun.set()
             elif number > WARM_UP:
-                taken.append(took_s * 1000)
+                taken.append((at, took_s * 1000))
             ended.wait(max(0.0, PAUSE_S - took_s))
     found.put(taken)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,8 +115,15 @@ class Rig:
 
     def inside_s(self, op_id: str) -> float:
         """Seconds from the request of an operation to its end, by the server's clock."""
+        begun, ended = self.span(op_id)
+        return ended - begun
+
+    def span(self, op_id: str) -> tuple[float, float]:
+        """When an operation was requested and when it ended, by the server's clock, in seconds
+        since 1970."""
         found = self.client.admin.tidelogOperations.find_one({"_id": op_id})
-        return float((found["finished_at"] - found["requested_at"]).total_seconds())
+        begun, ended = (found[name].replace(tzinfo=UTC) for name in ("requested_at", "finished_at"))
+        return begun.timestamp(), ended.timestamp()
 
     def empty_repository(self) -> None:
         """Delete every backup, as its user would."""
