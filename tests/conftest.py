@@ -19,7 +19,7 @@ import pytest
 from tests.support.agents import Agents
 from tests.support.cleaning import clean
 from tests.support.ctl import Ctl
-from tests.support.deadline import GRACE_S, deadline
+from tests.support.deadline import GRACE_S, deadline, keep_stderr
 from tests.support.mongod import (
     ClusterOptions,
     ReplicaSet,
@@ -33,6 +33,11 @@ from tests.support.mongod.options import Member
 
 RINGS = frozenset({"unit", "contract", "integration", "cluster"})
 _HERE = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Output is not captured yet, or not at this moment."""
+    keep_stderr()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

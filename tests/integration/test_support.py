@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
@@ -15,6 +17,7 @@ from tests.support.documents import read_raw
 from tests.support.eventually import eventually
 from tests.support.mongod import Auth, Member, ReplicaSet, SetOptions
 from tests.support.mongod.certificates import CLIENT_USER
+from tests.support.mongod.node import MongodFailedError, died
 from tests.support.workload import (
     DEFAULT_WEIGHTS,
     DML_ONLY,
@@ -218,6 +221,20 @@ def test_workload_survives_a_step_down(three_nodes: ReplicaSet) -> None:
         assert three_nodes.step_down() is not old
         done = workload.stats().total
         eventually(lambda: workload.stats().total > done + 20, 20)
+
+
+def test_a_server_that_dies_by_itself_is_not_waited_for(one_node: ReplicaSet) -> None:
+    (node,) = one_node.nodes
+    workload = Workload(one_node.connect(one_node.uri(), serverSelectionTimeoutMS=500), 3, rate=0)
+    workload.run(20)
+    os.kill(node.pid, signal.SIGABRT)
+    eventually(lambda: node.has_died)
+    with pytest.raises(MongodFailedError, match=r"exit status -6\n(.|\n)*Got signal: 6"):
+        workload.run(100)
+    assert died() == [node]
+    node.start()
+    one_node.wait_healthy()
+    assert died() == []
 
 
 def test_killed_and_paused_nodes_come_back(three_nodes: ReplicaSet) -> None:

@@ -13,7 +13,6 @@ import asyncio
 import faulthandler
 import gc
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,15 @@ from typing import Any, TextIO
 GRACE_S = 60.0
 """For what follows the end of a test's own time: its fixtures, and those of its module."""
 STATUS = 70
+
+
+_out = 2
+
+
+def keep_stderr() -> None:
+    """Remember where messages go, while pytest does not capture them."""
+    global _out
+    _out = os.dup(2)
 
 
 @contextmanager
@@ -37,17 +45,14 @@ def deadline(name: str, within_s: float) -> Iterator[None]:
 
 
 def _give_up(name: str, within_s: float) -> None:
-    # The real one: pytest captures the other, and nobody would print what it has.
-    out = sys.__stderr__
-    assert out is not None
-    print(f"\n{name} has not ended after {within_s:g} s; threads and tasks:", file=out)
-    out.flush()
     try:
-        faulthandler.dump_traceback(out.fileno())
-        for task in [one for one in gc.get_objects() if isinstance(one, asyncio.Task)]:
-            if not task.done():
-                describe(task, out)
-        out.flush()
+        with open(_out, "w", closefd=False) as out:
+            print(f"\n{name} has not ended after {within_s:g} s; threads and tasks:", file=out)
+            out.flush()
+            faulthandler.dump_traceback(out.fileno())
+            for task in [one for one in gc.get_objects() if isinstance(one, asyncio.Task)]:
+                if not task.done():
+                    describe(task, out)
     finally:
         os._exit(STATUS)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tests.support.deadline import STATUS, deadline
 
 STUBBORN = """
 import asyncio
-from tests.support.deadline import deadline
+import pytest
+import tests.conftest
+
+tests.conftest.GRACE_S = 0.3
 
 async def stay():
     while True:
@@ -19,18 +23,28 @@ async def stay():
         except asyncio.CancelledError:
             pass
 
-with deadline("tests/test_x.py::test_y", 0.3):
-    asyncio.run(asyncio.wait_for(stay(), 0.1))
+@pytest.mark.timeout(0.2)
+async def test_y():
+    await stay()
 """
 
 
-def test_a_process_that_hangs_says_where_and_ends() -> None:
+def test_a_process_that_hangs_says_where_and_ends(tmp_path: Path) -> None:
+    """pytest-timeout breaks the test off, and its task goes on."""
+    test = tmp_path / "test_x.py"
+    test.write_text(STUBBORN)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "pyproject.toml"]
     done = subprocess.run(
-        [sys.executable, "-c", STUBBORN], capture_output=True, text=True, timeout=30, check=False
+        [*command, "-p", "no:cacheprovider", str(test)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=Path(__file__).parents[2],
     )
-    assert done.returncode == STATUS
-    assert "tests/test_x.py::test_y has not ended after 0.3 s" in done.stderr
-    assert "(cancelled 1 times)\n  <string>:8 stay\n" in done.stderr
+    assert done.returncode == STATUS, done.stdout
+    assert "::test_y has not ended after 0.5 s" in done.stderr
+    assert "test_x.py:11 stay\n" in done.stderr
     assert "Thread 0x" in done.stderr
 
 

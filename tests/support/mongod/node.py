@@ -26,7 +26,7 @@ class MongodFailedError(RuntimeError):
     """The server ended when it should have run; its last log lines follow."""
 
     def __init__(self, node: MongodNode, status: int | None) -> None:
-        super().__init__(f"mongod on port {node.port}: exit status {status}\n{node.log_tail()}")
+        super().__init__(f"mongod on port {node.port}: exit status {status}\n{node.epitaph()}")
 
 
 _nodes: WeakSet[MongodNode] = WeakSet()
@@ -34,7 +34,14 @@ _nodes: WeakSet[MongodNode] = WeakSet()
 
 def died() -> list[MongodNode]:
     """Servers of this test process that ended by themselves and were not started again."""
-    return [node for node in _nodes if node.has_died]
+    return [node for node in list(_nodes) if node.has_died]
+
+
+def check_alive() -> None:
+    """Whoever waits for a server does not wait for one that is no more. Raises
+    `MongodFailedError`, with what it last said."""
+    for node in died():
+        raise MongodFailedError(node, node.exit_status)
 
 
 class MongodNode:
@@ -56,6 +63,7 @@ class MongodNode:
         self._program = program
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ended = False
         _nodes.add(self)
 
     def __repr__(self) -> str:
@@ -80,7 +88,14 @@ class MongodNode:
     @property
     def has_died(self) -> bool:
         """Whether the process ended though nobody here ended it."""
-        return self._process is not None and self._process.poll() is not None
+        if self._is_ended or self._process is None:
+            return False
+        return self._process.poll() is not None
+
+    @property
+    def exit_status(self) -> int | None:
+        """That of the process, where it has ended and was not started again."""
+        return None if self._process is None else self._process.poll()
 
     @property
     def holds_data(self) -> bool:
@@ -95,6 +110,7 @@ class MongodNode:
         command = [*self.machine.enter, str(self._program), "--dbpath", str(data)]
         command += ["--bind_ip", self.machine.address, "--port", str(self.port), "--nounixsocket"]
         command += ["--logpath", str(self.log), "--logappend", *self._arguments]
+        self._is_ended = False
         self._process = REAPER.start(command, self.directory / "mongod.out")
 
     def start(self, within_s: float = 30.0) -> None:
@@ -121,6 +137,7 @@ class MongodNode:
         """Ask it to end cleanly, and wait for that."""
         if self._process is None:
             return
+        self._is_ended = True
         send_signal(self._process, signal.SIGCONT)
         send_signal(self._process, signal.SIGTERM)
         try:
@@ -134,6 +151,7 @@ class MongodNode:
         """End it by a signal, without any goodbye."""
         if self._process is None:
             return
+        self._is_ended = True
         send_signal(self._process, number)
         if number is not signal.SIGKILL:
             self._process.wait(30)

@@ -17,6 +17,7 @@ from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
 
+from tests.support.mongod.node import check_alive
 from tests.support.workload.actions import Action, Mode
 from tests.support.workload.generator import Generator
 
@@ -45,7 +46,8 @@ class Workload:
     """Writes until stopped. `with Workload(client, seed=1): …` runs it in a thread.
 
     The server's refusals are part of the game and are counted; a lost connection is counted and
-    waited out; anything else is raised by `stop`.
+    waited out, unless a server has died that nobody killed; that and anything else is raised by
+    `stop`.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Workload:
         except ConnectionFailure:
             self._stats.interrupted += 1
             time.sleep(_AFTER_LOSS_S)
+            check_alive()
 
     def _send(self, action: Action, command: dict[str, Any]) -> None:
         concern = {"writeConcern": self._write_concern}
