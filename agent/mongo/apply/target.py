@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final
 
 import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
 
+from agent.errors import PermissionDenied
 from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.cursor import raw_cursor
 from agent.mongo.node import Document, Node
@@ -19,6 +22,11 @@ from agent.wire.namespaces import split
 
 DROP_TIMEOUT_S: Final = 100.0
 COUNT_TIMEOUT_S: Final = 100.0
+_COUNTED_TOGETHER: Final = 50
+_SHAPES: Final = 2_000
+_ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
+    document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,52 @@ def _present(row: Document) -> Present:
     return Present(row["ns"], bytes(uuid), options, indexes)
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All that a collection of the target is but its documents."""
+
+    ns: str
+    uuid: bytes
+    options: Document
+    indexes: tuple[Document, ...]
+    is_building: bool
+    """Whether an index is being built."""
+
+
+async def shapes(node: Node, databases: Iterable[str]) -> AsyncGenerator[Shape]:
+    """The collections of some databases, one by one: 100,000 would take much memory."""
+    command: Document = {
+        "aggregate": 1,
+        "pipeline": [
+            {"$listCatalog": {}},
+            {"$match": {"type": "collection", "db": {"$in": sorted(databases)}}},
+            {"$project": {"ns": 1, "md.options": 1, "md.indexes": {"ready": 1, "spec": 1}}},
+        ],
+        "cursor": {"batchSize": _SHAPES},
+        "readConcern": {"level": "local"},
+    }
+    while True:
+        with translated("listing the shapes of the target's collections"):
+            reply = await node.command(
+                "admin", command, timeout_s=DROP_TIMEOUT_S, codec_options=_ANY_DATE
+            )
+        cursor = reply["cursor"]
+        for row in cursor.get("firstBatch") or cursor.get("nextBatch", ()):
+            described = row["md"]
+            options = dict(described["options"])
+            uuid = bytes(options.pop("uuid"))
+            ready = tuple(i["spec"] for i in described["indexes"] if i["ready"])
+            is_building = len(ready) < len(described["indexes"])
+            yield Shape(row["ns"], uuid, options, ready, is_building)
+        if not cursor["id"]:
+            return
+        command = {
+            "getMore": cursor["id"],
+            "collection": "$cmd.aggregate",
+            "batchSize": _SHAPES,
+        }
+
+
 async def drop_database(node: Node, database: str) -> None:
     """Drop a whole database; fine if it is not there, or is being dropped already."""
     command = {"dropDatabase": 1, "writeConcern": {"w": 1}}
@@ -80,6 +134,39 @@ async def count(node: Node, namespace: str) -> int:
     with translated(f"counting {namespace}"):
         reply = await node.command(database, {"count": collection}, timeout_s=COUNT_TIMEOUT_S)
     return int(reply["n"])
+
+
+async def counts(node: Node, namespaces: Iterable[str]) -> dict[str, int]:
+    """The same of many collections: many in one command, which takes a tenth of the time."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for namespace in namespaces:
+        names[split(namespace)[0]].append(split(namespace)[1])
+    found: dict[str, int] = {}
+    for database, each in names.items():
+        for first in range(0, len(each), _COUNTED_TOGETHER):
+            together = each[first : first + _COUNTED_TOGETHER]
+            found |= await _counted(node, database, together)
+    return found
+
+
+async def _counted(node: Node, database: str, names: list[str]) -> dict[str, int]:
+    counting: list[Document] = [
+        {"$collStats": {"count": {}}},
+        {"$project": {"_id": 0, "ns": 1, "count": 1}},
+    ]
+    others = [{"$unionWith": {"coll": name, "pipeline": counting}} for name in names[1:]]
+    command: Document = {
+        "aggregate": names[0],
+        "pipeline": [*counting, *others],
+        "cursor": {"batchSize": len(names) + 1},
+    }
+    try:
+        with translated(f"counting {len(names)} collections of {database}"):
+            reply = await node.command(database, command, timeout_s=COUNT_TIMEOUT_S)
+    except (CommandFailed, PermissionDenied):
+        # One of them is not there, or may only be counted by its own.
+        return {f"{database}.{name}": await count(node, f"{database}.{name}") for name in names}
+    return {row["ns"]: int(row["count"]) for row in reply["cursor"]["firstBatch"]}
 
 
 async def find_all(node: Node, namespace: str) -> list[dict[str, Any]]:

@@ -34,7 +34,9 @@ async def create_all(job: Job) -> None:
     wanted += [
         creation(collection).document
         for collection in job.catalogue
-        if not collection.is_ignored and not collection.is_filtered
+        if not collection.is_ignored
+        and not collection.is_filtered
+        and collection.target_uuid not in job.kept
     ]
     remaining, at_once = iter(wanted), FIRST_AT_ONCE
     while batch := list(islice(remaining, at_once)):

@@ -100,6 +100,8 @@ class Job:
     unfinished: tuple[Unfinished, ...] = ()
     """Changes of a sharded cluster's structure that were under way at the moment restored to."""
     tally: Tally = field(default_factory=Tally)
+    kept: frozenset[bytes] = frozenset()
+    """UUIDs of the target's collections that this worker has not dropped: they need no creating."""
 
     async def committed(self) -> None:
         """Wait until all that was written so far is durable on a majority of the target."""

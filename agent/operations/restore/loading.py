@@ -24,9 +24,11 @@ from agent.mongo.apply.documents import RawDocument, cut
 from agent.mongo.apply.inserting import insert, inserting
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import empty
-from agent.mongo.apply.target import collections, count
+from agent.mongo.apply.target import collections, counts
 from agent.mongo.raw import documents
 from agent.operations.restore.job import Job, is_over
+from agent.operations.restore.keeping import small_collections
+from agent.operations.restore.mending import TOGETHER, Small, mend
 from agent.operations.restore.reading import pieces
 from agent.operations.restore.state import Bitmap
 from agent.pipeline.budget import ByteBudget
@@ -42,7 +44,6 @@ CHECKPOINT_EVERY_S: Final = 2.0
 _WORKING_BYTES: Final = 64 << 20
 """What a loader holds beside the stored object: a frame, its documents one by one, the command that
 they are encoded into and the driver's copy of it, each of up to 16 MiB."""
-_COUNTERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Loader:
         self._is_again = job.keeper.state.load_begun
         self._collections = {c.uuid.hex(): c for c in job.catalogue}
         self._budget = ByteBudget(job.tuning.budget_bytes)
+        self._small = {} if job.node.is_sharded else small_collections(job)
         self._changed = False
         self._ended = asyncio.Event()
 
@@ -133,8 +135,20 @@ class Loader:
             await fault_point("restore.chunk_loaded")
 
     async def _load(self, item: ChunkObject, segments: tuple[Segment, ...]) -> None:
+        small: list[Small] = []
+        begun = b""
         async for segment, data in pieces(self._job.storage, item, segments):
             collection = self._collections[segment.uuid]
+            if segment.uuid in self._small:
+                begun += data
+                if len(begun) < segment.length:
+                    continue  # the rest lies in the next frame
+                small.append(Small(collection, begun))
+                begun = b""
+                if len(small) == TOGETHER:
+                    await self._load_small(small)
+                    small = []
+                continue
             if split(collection.ns)[1] == VIEWS:
                 await self._load_views(collection, data)
                 continue
@@ -153,6 +167,17 @@ class Loader:
             if may_hold_empty(data, 0, len(data)):
                 await self._put_back_empty(collection, data)
             self._job.tally.bytes_done += len(data)
+        await self._load_small(small)
+
+    async def _load_small(self, group: list[Small]) -> None:
+        size = sum(len(small.data) for small in group)
+        await self._job.pace.keep(size)
+        may_hold = self._job.keeper.state.keeps or self._is_again
+        for written in await mend(self._job, group, may_hold=may_hold):
+            if may_hold_empty(written.data, 0, len(written.data)):
+                await self._put_back_empty(written.collection, written.data)
+        self._job.tally.documents_done += sum(1 for s in group for _ in documents(s.data))
+        self._job.tally.bytes_done += size
 
     async def _put_back_empty(self, collection: Collection, data: bytes) -> None:
         """Put empty timestamps back, which inserting has replaced by the time."""
@@ -207,27 +232,19 @@ class Loader:
             for _, segments in unit.parts:
                 for segment in segments:
                     expected[segment.uuid] += segment.count
-        remaining = iter(
-            [
-                (self._collections[uuid], wanted)
-                for uuid, wanted in expected.items()
-                if not self._collections[uuid].is_capped and not self._collections[uuid].is_filtered
-            ]
-        )
-
-        async def prove() -> None:
-            for collection, wanted in remaining:
-                found = await count(self._job.node, collection.target_ns)
-                if found != wanted:
-                    raise RestoreFailed(
-                        f"{collection.target_ns} holds {found} documents after loading and should "
-                        f"hold {wanted}",
-                        hint="keep others from writing to the target, and run the restore again",
-                    )
-
-        async with TaskGroup() as group:
-            for _ in range(_COUNTERS):
-                group.create_task(prove())
+        wanted = {
+            self._collections[uuid].target_ns: documents
+            for uuid, documents in expected.items()
+            if not self._collections[uuid].is_capped and not self._collections[uuid].is_filtered
+        }
+        found = await counts(self._job.node, wanted)
+        for namespace, expected_count in wanted.items():
+            if found.get(namespace) != expected_count:
+                raise RestoreFailed(
+                    f"{namespace} holds {found.get(namespace, 0)} documents after loading and "
+                    f"should hold {expected_count}",
+                    hint="keep others from writing to the target, and run the restore again",
+                )
 
 
 async def names_by_uuid(job: Job) -> dict[bytes, str]:

@@ -63,6 +63,9 @@ class State(Record):
     loaded: str = ""
     """Base64 of a bitmap: which units of loading are done."""
     load_begun: bool = False
+    keeps: bool = False
+    """Whether collections of the target stayed: what small ones hold is looked at before they are
+    loaded."""
     replay_begun: bool = False
     checkpoint: OpTime | None = None
     """Everything in the slices up to it is on the target."""

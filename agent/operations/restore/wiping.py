@@ -2,7 +2,8 @@
 
 A full restore leaves nothing of the target but what belongs to the server and to Tidelog; a
 selective one drops the collections and views that bear a wanted name. Both also clear what an
-earlier restore left behind that did not end.
+earlier restore left behind that did not end. Many small collections that give way to themselves
+stay, for loading to put right (see `keeping`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from agent.mongo.apply.target import (
     find_all,
 )
 from agent.operations.restore.job import Job
+from agent.operations.restore.keeping import kept
 from agent.replay.scope import VIEWS, Scope
 from agent.wire.namespaces import TEMPORARY, USERS_AND_ROLES, is_archived, split
 
@@ -41,21 +43,22 @@ async def wipe(job: Job) -> None:
     """Drop what gives way to the restore. May be repeated."""
     present = await collections(job.node)
     gone = going(present, job.scope)
+    job.kept = frozenset(await kept(job, gone))
+    job.keeper.note(keeps=bool(job.kept))
+    one_by_one = _KEPT.union(databases(p for p in gone if p.uuid in job.kept))
+    gone = [p for p in gone if p.uuid not in job.kept]
     await fault_point("restore.before_drop")
     if job.scope.is_full:
         for database in databases(gone):
-            if database not in _KEPT:
+            if database not in one_by_one:
                 job.check()
                 await drop_database(job.node, database)
-    await _drop_each(job, [p for p in gone if not job.scope.is_full or _is_kept(p)])
+        gone = [p for p in gone if split(p.ns)[0] in one_by_one]
+    await _drop_each(job, gone)
     if not job.scope.is_full:
         for views in (p for p in present if split(p.ns)[1] == VIEWS):
             await drop_views(job, views)
     await fault_point("restore.dropped")
-
-
-def _is_kept(present: Present) -> bool:
-    return split(present.ns)[0] in _KEPT
 
 
 async def _drop_each(job: Job, gone: Sequence[Present]) -> None:

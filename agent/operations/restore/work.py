@@ -31,11 +31,13 @@ from agent.operations.restore.ending import finish_changes, unfinished_of
 from agent.operations.restore.finishing import (
     build_indexes,
     clean_up,
+    drop_indexes,
     merge_principals,
     prove_structure,
     set_expiry,
 )
 from agent.operations.restore.job import Base, Job, Tally, Tuning
+from agent.operations.restore.keeping import indexes_of_base
 from agent.operations.restore.loading import Loader
 from agent.operations.restore.merging import clear_routing, merge_routing
 from agent.operations.restore.owning import forget_tasks, keep_own, look_again
@@ -106,6 +108,7 @@ class RestoreWork:
             is_mirrored=not is_scratch,
         )
         self._indexes = 0
+        self._indexes_of_base: dict[bytes, dict[str, dict[str, Any]]] = {}
 
     async def run(self) -> dict[str, Any]:
         """Restore; answers the report. Raises the cause where several tasks fail."""
@@ -117,6 +120,7 @@ class RestoreWork:
         if not self._keeper.state.stage.is_past(Stage.CHECKED):
             await self._stage("check", Stage.CHECKED, lambda: self._check(scope))
         job = await self._job(scope)
+        self._indexes_of_base = indexes_of_base(job)
         # Nothing of any replica set is touched before all have proven what they need.
         await self._together(Stage.CHECKED)
         await self._stage("wipe", Stage.WIPED, lambda: self._wipe(job))
@@ -310,6 +314,8 @@ class RestoreWork:
         await create_all(job)
 
     async def _finish(self, job: Job) -> None:
+        if self._keeper.state.keeps:
+            await drop_indexes(job, self._indexes_of_base)
         self._indexes = await build_indexes(job)
         await set_expiry(job)
         await prove_structure(job)

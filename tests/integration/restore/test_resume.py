@@ -14,7 +14,7 @@ import pytest
 from agent import faults
 from agent.errors import StorageUnavailable
 from agent.mongo.node import Node
-from agent.operations.restore import loading, replaying
+from agent.operations.restore import keeping, loading, replaying
 from agent.storage.memory import MemoryStorage
 from agent.wire.backups import Backup
 from tests.support.compare import Fingerprint, assert_same, fingerprint
@@ -79,9 +79,13 @@ def disarmed() -> Iterator[None]:
 
 
 @pytest.mark.timeout(240)
-async def test_every_durable_act_may_be_the_last(world: World) -> None:
+async def test_every_durable_act_may_be_the_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for point in POINTS:
         for hit in (1, 4):
+            # With what may stay on the target, and with everything made anew.
+            monkeypatch.setattr(keeping, "KEEP_FROM", hit if hit == 1 else 1_000)
             run = world.run()
             faults.arm(f"{point}=transient@{hit}")
             with suppress(StorageUnavailable):  # not every point is passed so often
@@ -92,7 +96,10 @@ async def test_every_durable_act_may_be_the_last(world: World) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_workers_may_be_stopped_anywhere(world: World) -> None:
+async def test_workers_may_be_stopped_anywhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "KEEP_FROM", 1)
     rng = random.Random(3)
     for _ in range(3):
         run = world.run()
