@@ -16,6 +16,7 @@ B_DOCUMENTS = 20_000
 C_COLLECTIONS = 20_000
 D_OPERATIONS = 1_000_000
 D_COLLECTIONS = 8
+E_DOCUMENTS = 2_500_000
 _BATCH = 10_000
 _GROUP = 500
 _WORDS = [f"w{number:05d}" for number in range(5_000)]
@@ -75,6 +76,22 @@ def load_c(client: Any, scale: float) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(fill, range(int(C_COLLECTIONS * scale))):
             pass
+
+
+def load_e(client: Any, scale: float) -> None:
+    """`bench.large`: one collection, about 2 KB each, half of it random."""
+    rng = random.Random(5)
+    noise, text = rng.randbytes(1 << 20), " ".join(rng.choices(_WORDS, k=1 << 17))
+    count = int(E_DOCUMENTS * scale)
+    for first in range(0, count, _BATCH):
+        client.bench.large.insert_many(
+            {
+                "_id": row,
+                "random": noise[(at := rng.randrange(len(noise) - 1_000)) : at + 1_000],
+                "text": text[(at := rng.randrange(len(text) - 950)) : at + 950],
+            }
+            for row in range(first, min(count, first + _BATCH))
+        )
 
 
 def prepare_d(client: Any, database: str = "history") -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,11 +18,14 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, Self
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.support.agents import Agents
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod import ReplicaSet, SetOptions
 from tests.support.mongod.options import Member
+from tests.support.mongod.ports import free_port
 
 LONG_S = 3600.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -35,11 +39,37 @@ class Measure:
     agent_cpu_s: float = 0.0
     mongod_cpu_s: float = 0.0
     agent_peak_mib: float = 0.0
+    requests: float = 0.0
+    """To the repository: calls of the storage driver, of whatever kind."""
     load: float = 0.0
 
     def to_json(self) -> dict[str, float]:
         """Rounded: the third digit is noise."""
         return {name: round(value, 3) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What processes have used so far, by the kernel: seconds of CPU in all, and the peak of the
+    largest."""
+
+    cpu_s: float
+    peak_mib: float
+
+    @classmethod
+    def of(cls, pids: list[int]) -> Cost:
+        """Of running processes."""
+        return cls(sum(map(_cpu_s, pids)), max(map(_peak_mib, pids), default=0.0))
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _peak_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 class Rig:
@@ -69,7 +99,10 @@ class Rig:
     def __enter__(self) -> Self:
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._stack.enter_context(self.replset)
-        self.agents = self._stack.enter_context(Agents(self.replset, is_warm=False))
+        self.agents = Agents(self.replset, is_warm=False)
+        for agent in self.agents.all:
+            agent.extra["TIDELOG_LISTEN"] = f"127.0.0.1:{free_port()}"
+        self._stack.enter_context(self.agents)
         self.ctl = Ctl(self.replset.uri(), is_warm=False)
         self.repository.mkdir()
         self.ctl.configure_filesystem(self.repository)
@@ -97,21 +130,27 @@ class Rig:
         """Measure what happens inside; call what it yields afterwards."""
         agents = [agent.pid for agent in self.agents.all]
         servers = [node.pid for node in self.replset.nodes]
+        requested = self._requests()
         for pid in agents:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
-        agent_s, server_s = _cpu_s(agents), _cpu_s(servers)
+        agent, server = Cost.of(agents), Cost.of(servers)
         begun = time.monotonic()
         found: list[Measure] = []
         yield lambda: found[0]
+        wall_s, agent_after = time.monotonic() - begun, Cost.of(agents)
         found.append(
             Measure(
-                wall_s=time.monotonic() - begun,
-                agent_cpu_s=_cpu_s(agents) - agent_s,
-                mongod_cpu_s=_cpu_s(servers) - server_s,
-                agent_peak_mib=max(map(_peak_mib, agents)),
+                wall_s=wall_s,
+                agent_cpu_s=agent_after.cpu_s - agent.cpu_s,
+                mongod_cpu_s=Cost.of(servers).cpu_s - server.cpu_s,
+                agent_peak_mib=agent_after.peak_mib,
+                requests=self._requests() - requested,
                 load=os.getloadavg()[0],
             )
         )
+
+    def _requests(self) -> float:
+        return sum(_requests_of(agent.extra["TIDELOG_LISTEN"]) for agent in self.agents.all)
 
     def inside_s(self, op_id: str) -> float:
         """Seconds from the request of an operation to its end, by the server's clock."""
@@ -161,14 +200,12 @@ class Rig:
         return last.time, last.inc
 
 
-def _cpu_s(pids: list[int]) -> float:
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS
-
-
-def _peak_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+def _requests_of(address: str) -> float:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10.0) as answer:
+        text = answer.read().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "tidelog_storage_requests_total"
+    )

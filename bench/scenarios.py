@@ -7,7 +7,6 @@ of the alternating rounds.
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections import defaultdict
 from functools import partial
@@ -15,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench import datasets, limits
-from bench.peers import Peer, peers
+from bench.peers import beside
 from bench.rig import Measure, Rig
 
 Row = dict[str, Any]
@@ -64,7 +63,7 @@ def backup_and_restore(scale: float, rounds: int) -> list[Row]:
         scan_cpu_s = median(scan.mongod_cpu_s for scan in scans)
         backup_cpu_s = median(backup.mongod_cpu_s for backup in backups)
         rows = [
-            _row("backup of A+B", backups, size, limit_s["both"])
+            measured_row("backup of A+B", backups, size, limit_s["both"])
             | {
                 "request to done s": median(inside),
                 "ratio of that": over(median(inside), limit_s["both"]),
@@ -78,10 +77,10 @@ def backup_and_restore(scale: float, rounds: int) -> list[Row]:
                 "stored MB": stored / 1e6,
                 "objects": objects,
             },
-            _row("restore of A+B", restores, size, limit_s["insert"] + limit_s["indexes"])
+            measured_row("restore of A+B", restores, size, limit_s["insert"] + limit_s["indexes"])
             | {"raw insert s": limit_s["insert"], "index builds s": limit_s["indexes"]},
         ]
-        return rows + _peers(rig, size)
+        return rows + beside(rig, size, rounds)
 
 
 def _raw_round(rig: Rig, limit: dict[str, list[float]]) -> None:
@@ -119,9 +118,9 @@ def many_collections(scale: float, rounds: int) -> list[Row]:
         size = rig.client.many.command("dbStats")["dataSize"]
         count = int(datasets.C_COLLECTIONS * scale)
         return [
-            _row(f"backup of C, {count} collections", backups, size) | {"objects": objects},
-            _row(f"restore of C, {count} collections", restores, size),
-            *_peers(rig, size),
+            measured_row(f"backup of C, {count} collections", backups, size) | {"objects": objects},
+            measured_row(f"restore of C, {count} collections", restores, size),
+            *beside(rig, size, min(rounds, MOST_ROUNDS_OF_MANY)),
         ]
 
 
@@ -143,7 +142,7 @@ def moderate_collections(scale: float, rounds: int) -> list[Row]:
             backups.append(cost())
             rig.empty_repository()
         scan_s = median(scan.mongod_cpu_s for scan in scans)
-        row = _row("backup of A in 12 collections", backups, size)
+        row = measured_row("backup of A in 12 collections", backups, size)
         return [
             row
             | {
@@ -232,7 +231,8 @@ def control(scale: float, rounds: int) -> list[Row]:
         ]
 
 
-def _row(what: str, runs: list[Measure], size: int, limit_s: float | None = None) -> Row:
+def measured_row(what: str, runs: list[Measure], size: int, limit_s: float | None = None) -> Row:
+    """What every row of runs has, over `size` bytes of BSON; medians."""
     wall = median(run.wall_s for run in runs)
     row: Row = {
         "what": what,
@@ -241,33 +241,14 @@ def _row(what: str, runs: list[Measure], size: int, limit_s: float | None = None
         "agent CPU s": median(run.agent_cpu_s for run in runs),
         "agent CPU s/GB": median(run.agent_cpu_s for run in runs) / (size / 1e9),
         "mongod CPU s": median(run.mongod_cpu_s for run in runs),
+        "mongod CPU s/GB": median(run.mongod_cpu_s for run in runs) / (size / 1e9),
         "agent peak MiB": max(run.agent_peak_mib for run in runs),
+        "requests": median(run.requests for run in runs),
         "rounds": len(runs),
     }
     if limit_s is not None:
         row |= {"limit s": limit_s, "ratio": over(wall, limit_s)}
     return row
-
-
-def _peers(rig: Rig, size: int) -> list[Row]:
-    """The same set by every other tool on PATH, restores into the same server."""
-    found = []
-    for peer in peers():
-        for step, command in peer.steps(rig.replset.uri(), rig.directory):
-            found.append(_peer_row(peer, step, command, size))
-    return found
-
-
-def _peer_row(peer: Peer, step: str, command: list[str], size: int) -> Row:
-    begun = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"what": f"{peer.name} {step}", "failed": done.stderr[-200:]}
-    return {
-        "what": f"{peer.name} {step}",
-        "BSON MB": size / 1e6,
-        "wall s": time.monotonic() - begun,
-    }
 
 
 def over(value: float, limit: float) -> float:
