@@ -21,7 +21,7 @@ from pymongo.uri_parser import parse_uri as driver_parse_uri
 
 from agent.errors import ConfigError, NodeUnavailable
 from agent.mongo.translate import translated
-from agent.store.connection import explained, parse_uri
+from agent.store.connection import close_client, explained, parse_uri
 from agent.wire.ids import NodeId, node_id
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
@@ -111,10 +111,10 @@ class Node:
             try:
                 await node._learn()
             except BaseException:
-                replset_client.close()
+                close_client(replset_client)
                 raise
         except BaseException:
-            direct.close()
+            close_client(direct)
             raise
         return node
 
@@ -152,9 +152,9 @@ class Node:
     async def aclose(self) -> None:
         """Close all clients."""
         if self._retired is not None:
-            self._retired.close()
-        self.direct.close()
-        self.replset_client.close()
+            close_client(self._retired)
+        close_client(self.direct)
+        close_client(self.replset_client)
 
     async def command(
         self,
@@ -186,7 +186,7 @@ class Node:
         """Connect anew. A connection that was made while the node started or recovered knows no
         sessions, says the driver, for as long as it lives and whatever the node is by then."""
         if self._retired is not None:
-            self._retired.close()
+            close_client(self._retired)
         self._retired, self.direct = self.direct, open_client(self.uri, directConnection=True)
 
     async def hello(self) -> Hello:
@@ -308,7 +308,7 @@ async def _first_hello(uri: str) -> Hello:
     except NodeUnavailable as error:
         raise explained(error, parsed) from error.__cause__
     finally:
-        client.close()
+        close_client(client)
     return _hello(reply)
 
 

@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from agent.errors import NodeUnavailable
 from agent.mongo.node import Document, Node, open_client
 from agent.mongo.translate import translated
+from agent.store.connection import close_client
 
 _POLL_S: Final = 0.1
 _ALREADY_INITIATED: Final = 23
@@ -53,7 +54,7 @@ async def initiate(uri: str, replset: str, port: int, *, within_s: float) -> Non
     except PyMongoError as error:
         raise NodeUnavailable(f"the scratch mongod cannot be initiated: {error}") from error
     finally:
-        client.close()
+        close_client(client)
 
 
 async def index_ranges(node: Node) -> None:
@@ -98,4 +99,4 @@ async def _patient(node: Node, database: str, command: Document) -> Any:
     try:
         return await client[database].command(command)
     finally:
-        client.close()
+        close_client(client)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
+import pymongo
 from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ReadPreference, WriteConcern
@@ -24,12 +25,21 @@ from agent.store.translate import brief, translated
 from agent.wire.collections import DATABASE
 from agent.wire.optime import OpTime
 
-__all__ = ["Control", "brief", "explained", "open_control", "parse_uri", "translated"]
+__all__ = [
+    "Control",
+    "brief",
+    "close_client",
+    "explained",
+    "open_control",
+    "parse_uri",
+    "translated",
+]
 
 OPEN_TIMEOUT_S: Final = 15.0
 SELECTION_TIMEOUT_S: Final = 5.0
 SOCKET_TIMEOUT_S: Final = 10.0
 WRITE_TIMEOUT_S: Final = 8.0
+CLOSE_TIMEOUT_S: Final = 1.0
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
@@ -195,7 +205,14 @@ class Control:
 
     async def aclose(self) -> None:
         """Close the client. Idempotent."""
-        self.client.close()
+        close_client(self.client)
+
+
+def close_client(client: Client) -> None:
+    """Close a client. A server that is gone or hangs is given `CLOSE_TIMEOUT_S` to hear of the
+    sessions that end: nothing else of this process goes on meanwhile."""
+    with pymongo.timeout(CLOSE_TIMEOUT_S):
+        client.close()
 
 
 async def open_control(uri: str, *, app_name: str, timeout_s: float = OPEN_TIMEOUT_S) -> Control:
@@ -247,7 +264,7 @@ async def _hello(parsed: Uri, host: str, app_name: str, patience_s: float) -> Do
         try:
             return dict(await client.admin.command("hello"))
         finally:
-            client.close()
+            close_client(client)
 
 
 def _unfit(host: str, hello: Document) -> ConfigError | None:
@@ -282,7 +299,7 @@ async def _lead(parsed: Uri, member: str, hello: Document, app_name: str) -> _Le
         try:
             identity = await client.admin["system.version"].find_one({"_id": "shardIdentity"})
         finally:
-            client.close()
+            close_client(client)
     if identity is None:
         return hello["setName"], own, False
     name, _, hosts = str(identity["configsvrConnectionString"]).partition("/")
@@ -298,7 +315,7 @@ async def _connect(
         try:
             await client.admin.command("ping")
         except BaseException:
-            client.close()
+            close_client(client)
             raise
     return client, shown
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from agent.errors import NodeUnavailable
 from agent.mongo.apply.target import find_all
 from agent.mongo.node import open_client
+from agent.store.connection import open_control
 from agent.wire.nodes import Role
 from tests.support.eventually import eventually_async
 from tests.support.mongod import ReplicaSet
@@ -45,3 +48,20 @@ async def test_a_node_knows_how_many_copy_from_it(three_nodes: ReplicaSet) -> No
         return found.pop(three_nodes.primary().host) == 2 and set(found.values()) == {0}
 
     await eventually_async(is_told, within_s=30.0)
+
+
+async def test_closing_does_not_wait_for_a_server_that_hangs(one_node: ReplicaSet) -> None:
+    """Nothing else of the process would go on, not even leases."""
+    control = await open_control(one_node.uri(), app_name="tests")
+    async with open_node(one_node) as node:
+        await control.now()
+        await node.note("tests")
+        one_node.nodes[0].pause()
+        try:
+            begun = time.monotonic()
+            await control.aclose()
+            await node.aclose()
+            took_s = time.monotonic() - begun
+        finally:
+            one_node.nodes[0].resume()
+    assert took_s < 6
