@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench import datasets, limits
+from bench.many import Many
 from bench.peers import beside
 from bench.rig import Measure, Rig
 
@@ -100,28 +101,60 @@ def _raw_round(rig: Rig, limit: dict[str, list[float]]) -> None:
 
 
 def many_collections(scale: float, rounds: int) -> list[Row]:
-    """Set C: collections of five documents each."""
+    """Set C: collections of five documents each, backed up, restored over themselves and restored
+    after their database was dropped; beside raw commands, and what the peers ask of the server."""
     with Rig(arguments=FEW_FILES) as rig:
         datasets.load_c(rig.client, scale)
         rig.settle()
-        backups, restores = list[Measure](), list[Measure]()
+        size = rig.client.many.command("dbStats")["dataSize"]
+        limit = Many(rig, scale)
+        runs = defaultdict[str, list[Measure]](list)
         objects = 0
         for _ in range(min(rounds, MOST_ROUNDS_OF_MANY)):
+            limit.read()
             with rig.measured() as cost:
                 name = rig.ask("backup", "--wait")["name"]
-            backups.append(cost())
+            runs["backup"].append(cost())
             objects = rig.stored()[1]
+            limit.write()
             with rig.measured() as cost:
                 rig.ask("restore", name, "-y", "--wait")
-            restores.append(cost())
+            runs["restore"].append(cost())
+            rig.client.drop_database("many")
+            rig.settle()
+            with rig.measured() as cost:
+                rig.ask("restore", name, "-y", "--wait")
+            runs["anew"].append(cost())
+            rig.settle()
             rig.empty_repository()
-        size = rig.client.many.command("dbStats")["dataSize"]
         count = int(datasets.C_COLLECTIONS * scale)
+        read, written = limit.median("raw finds"), limit.median("raw creates and inserts")
+        dump, peer = limit.median("as mongodump"), limit.median("as mongorestore --drop")
         return [
-            measured_row(f"backup of C, {count} collections", backups, size) | {"objects": objects},
-            measured_row(f"restore of C, {count} collections", restores, size),
+            measured_row(f"backup of C, {count} collections", runs["backup"], size, read)
+            | as_the_peer(runs["backup"], dump)
+            | {"objects": objects},
+            measured_row("restore of C over itself", runs["restore"], size, written)
+            | as_the_peer(runs["restore"], peer),
+            measured_row("restore of C, made anew", runs["anew"], size, written)
+            | as_the_peer(runs["anew"], peer),
+            *(
+                {
+                    "what": f"limit: {what}",
+                    "wall s": median(run.wall_s for run in measures),
+                    "mongod CPU s": median(run.mongod_cpu_s for run in measures),
+                    "rounds": len(measures),
+                }
+                for what, measures in limit.measures.items()
+            ),
             *beside(rig, size, min(rounds, MOST_ROUNDS_OF_MANY)),
         ]
+
+
+def as_the_peer(runs: list[Measure], peer_s: float) -> Row:
+    """The peer's commands alone, and how many times as long they take."""
+    wall = median(run.wall_s for run in runs)
+    return {"as the peer s": peer_s, "peer / Tidelog": over(peer_s, wall)}
 
 
 def moderate_collections(scale: float, rounds: int) -> list[Row]:
