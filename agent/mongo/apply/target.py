@@ -10,11 +10,12 @@ from sys import intern
 from typing import Any, Final
 
 import bson
+import pymongo
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.errors import PermissionDenied
 from agent.mongo.apply.dropping import once_dropped
-from agent.mongo.cursor import raw_cursor
+from agent.mongo.cursor import raw_cursor, session_of
 from agent.mongo.node import Document, Node
 from agent.mongo.raw import documents
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
@@ -22,6 +23,7 @@ from agent.wire.namespaces import split
 
 DROP_TIMEOUT_S: Final = 100.0
 COUNT_TIMEOUT_S: Final = 100.0
+READ_TIMEOUT_S: Final = 3600.0
 _COUNTED_TOGETHER: Final = 50
 _SHAPES: Final = 2_000
 _ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
@@ -53,13 +55,14 @@ async def collections(node: Node) -> list[Present]:
         "cursor": {"batchSize": 10_000_000},
         "readConcern": {"level": "local"},
     }
-    with translated("listing the target's collections"):
-        reply = await node.command("admin", command, timeout_s=DROP_TIMEOUT_S)
-        found = [_present(row) for row in reply["cursor"]["firstBatch"]]
-        while cursor_id := reply["cursor"]["id"]:
-            more = {"getMore": cursor_id, "collection": "$cmd.aggregate"}
-            reply = await node.command("admin", more, timeout_s=None)
-            found += [_present(row) for row in reply["cursor"]["nextBatch"]]
+    async with session_of(node) as session:
+        with translated("listing the target's collections"):
+            reply = await node.command("admin", command, timeout_s=DROP_TIMEOUT_S, session=session)
+            found = [_present(row) for row in reply["cursor"]["firstBatch"]]
+            while cursor_id := reply["cursor"]["id"]:
+                more = {"getMore": cursor_id, "collection": "$cmd.aggregate"}
+                reply = await node.command("admin", more, timeout_s=None, session=session)
+                found += [_present(row) for row in reply["cursor"]["nextBatch"]]
     return found
 
 
@@ -95,26 +98,34 @@ async def shapes(node: Node, databases: Iterable[str]) -> AsyncGenerator[Shape]:
         "cursor": {"batchSize": _SHAPES},
         "readConcern": {"level": "local"},
     }
-    while True:
-        with translated("listing the shapes of the target's collections"):
-            reply = await node.command(
-                "admin", command, timeout_s=DROP_TIMEOUT_S, codec_options=_ANY_DATE
-            )
-        cursor = reply["cursor"]
-        for row in cursor.get("firstBatch") or cursor.get("nextBatch", ()):
-            described = row["md"]
-            options = dict(described["options"])
-            uuid = bytes(options.pop("uuid"))
-            ready = tuple(i["spec"] for i in described["indexes"] if i["ready"])
-            is_building = len(ready) < len(described["indexes"])
-            yield Shape(row["ns"], uuid, options, ready, is_building)
-        if not cursor["id"]:
-            return
-        command = {
-            "getMore": cursor["id"],
-            "collection": "$cmd.aggregate",
-            "batchSize": _SHAPES,
-        }
+    async with session_of(node) as session:
+        while True:
+            with translated("listing the shapes of the target's collections"):
+                reply = await node.command(
+                    "admin",
+                    command,
+                    timeout_s=DROP_TIMEOUT_S,
+                    session=session,
+                    codec_options=_ANY_DATE,
+                )
+            cursor = reply["cursor"]
+            for row in cursor.get("firstBatch") or cursor.get("nextBatch", ()):
+                yield _shape(row)
+            if not cursor["id"]:
+                return
+            command = {
+                "getMore": cursor["id"],
+                "collection": "$cmd.aggregate",
+                "batchSize": _SHAPES,
+            }
+
+
+def _shape(row: Document) -> Shape:
+    described = row["md"]
+    options = dict(described["options"])
+    uuid = bytes(options.pop("uuid"))
+    ready = tuple(i["spec"] for i in described["indexes"] if i["ready"])
+    return Shape(row["ns"], uuid, options, ready, len(ready) < len(described["indexes"]))
 
 
 async def drop_database(node: Node, database: str) -> None:
@@ -167,6 +178,21 @@ async def _counted(node: Node, database: str, names: list[str]) -> dict[str, int
         # One of them is not there, or may only be counted by its own.
         return {f"{database}.{name}": await count(node, f"{database}.{name}") for name in names}
     return {row["ns"]: int(row["count"]) for row in reply["cursor"]["firstBatch"]}
+
+
+async def count_exactly(node: Node, namespace: str) -> int:
+    """The same by reading: after a crash of the server its metadata may be off, and stay so as long
+    as the collection does."""
+    database, collection = split(namespace)
+    command: Document = {
+        "aggregate": collection,
+        "pipeline": [{"$group": {"_id": None, "n": {"$sum": 1}}}],
+        "cursor": {},
+        "readConcern": {"level": "local"},
+    }
+    with translated(f"counting {namespace}"), pymongo.timeout(READ_TIMEOUT_S):
+        reply = await node.command(database, command, timeout_s=None)
+    return sum(int(row["n"]) for row in reply["cursor"]["firstBatch"])
 
 
 async def find_all(node: Node, namespace: str) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ READ_BYTES: Final = 16 << 10
 _LARGE_AT_MOST: Final = 64
 _OPTIONS: Final = frozenset({"validator", "validationLevel", "validationAction"})
 _INDEX: Final = frozenset({"v", "key", "name", "hidden", "sparse"})
+_VERSION: Final = 2
 _ELSEWHERE: Final = frozenset({"admin", "config", "local"})
 
 
@@ -120,13 +121,19 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 
 def _is_harmless(spec: Mapping[str, Any]) -> bool:
-    """Of one field in ascending or descending order: such an index takes any document."""
+    """Of one field in ascending or descending order: such an index takes any document, but for
+    decimals in those of old versions, and places in arrays that are ambiguous (`a.0`)."""
     key = spec["key"]
     return (
         _INDEX.issuperset(spec)
+        and spec["v"] == _VERSION
         and len(key) == 1
-        and all(value in (1, -1) and "$" not in field for field, value in key.items())
+        and all(value in (1, -1) and _is_plain_path(field) for field, value in key.items())
     )
+
+
+def _is_plain_path(field: str) -> bool:
+    return "$" not in field and not any(part.isdigit() for part in field.split("."))
 
 
 async def _is_light(job: Job, database: str, uuids: set[bytes], going: Sequence[Present]) -> bool:

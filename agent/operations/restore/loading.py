@@ -24,7 +24,7 @@ from agent.mongo.apply.documents import RawDocument, cut
 from agent.mongo.apply.inserting import insert, inserting
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import empty
-from agent.mongo.apply.target import collections, counts
+from agent.mongo.apply.target import collections, count_exactly, counts
 from agent.mongo.raw import documents
 from agent.operations.restore.job import Job, is_over
 from agent.operations.restore.keeping import small_collections
@@ -239,10 +239,13 @@ class Loader:
         }
         found = await counts(self._job.node, wanted)
         for namespace, expected_count in wanted.items():
-            if found.get(namespace) != expected_count:
+            if found.get(namespace) == expected_count:
+                continue
+            held = await count_exactly(self._job.node, namespace)
+            if held != expected_count:
                 raise RestoreFailed(
-                    f"{namespace} holds {found.get(namespace, 0)} documents after loading and "
-                    f"should hold {expected_count}",
+                    f"{namespace} holds {held} documents after loading and should hold "
+                    f"{expected_count}",
                     hint="keep others from writing to the target, and run the restore again",
                 )
 

@@ -30,6 +30,9 @@ MOST_BYTES: Final = 1 << 20
 MOST_OPERATIONS: Final = 1_000
 """Of one command: the server holds its global lock meanwhile, for some 20 ms."""
 _READERS: Final = 4
+HELD_BYTES: Final = 256 << 10
+"""What is kept in memory of what one of them holds: a small collection may have grown since."""
+_HELD_DOCUMENTS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,21 @@ async def mend(job: Job, group: Sequence[Small], *, may_hold: bool) -> list[Smal
         extra, missing = difference(small.data, found)
         # Deletes come first: what the server takes for one `_id` (1 and 1.0) may differ for us.
         write = small.collection.operation
-        operations += [RawDocument(write(DELETE, _field(identity(each)))) for each in extra]
+        operations += _deleting(small.collection, extra)
         operations += [RawDocument(write(INSERT, _field(each))) for each in missing]
         written.append(Small(small.collection, b"".join(missing)))
+    await _apply(job, operations)
+    return written
+
+
+async def _apply(job: Job, operations: list[RawDocument]) -> None:
     for batch in _batches(operations):
         job.check()
         await apply_writes(job.node, batch, is_lenient=True)
-    return written
+
+
+def _deleting(collection: Collection, gone: list[bytes]) -> list[RawDocument]:
+    return [RawDocument(collection.operation(DELETE, _field(identity(each)))) for each in gone]
 
 
 def difference(wanted: bytes, held: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -109,11 +120,24 @@ async def _read(job: Job, group: Sequence[Small]) -> list[bytes]:
                 uuid=Binary(collection.target_uuid, 4).hex(),
                 label=collection.target_ns,
                 read_concern={"level": "local"},
+                batch_size=_HELD_DOCUMENTS,
             )
             async with raw_batches(job.node, find) as batches:
-                found[place] = b"".join([batch.documents async for batch in batches])
+                async for batch in batches:
+                    found[place] += batch.documents
+                    if len(found[place]) > HELD_BYTES:
+                        found[place] = await _lightened(job, small, found[place])
 
     async with TaskGroup() as tasks:
         for _ in range(_READERS):
             tasks.create_task(read_each())
     return found
+
+
+async def _lightened(job: Job, small: Small, held: bytes) -> bytes:
+    """Delete what of it should not be there; answers the rest."""
+    extra, _ = difference(small.data, held)
+    await _apply(job, _deleting(small.collection, extra))
+    gone = set(extra)
+    left = (held[start:end] for start, end in documents(held))
+    return b"".join(each for each in left if each not in gone)
