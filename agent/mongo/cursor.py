@@ -1,9 +1,9 @@
 """Reading collections as raw batches.
 
-A cursor lives inside an explicit session (which pins it and lets the server forget it when the
-session ends) on a direct connection (a `getMore` must reach the node that opened it). Reading is
-by UUID, never by name: after a rename or a drop, a name would silently answer nothing or another
-collection, where a UUID fails.
+A cursor lives inside an explicit session (which pins it, and whose end lets the server forget it)
+on a direct connection (a `getMore` must reach the node that opened it). Reading is by UUID, never
+by name: after a rename or a drop, a name would silently answer nothing or another collection, where
+a UUID fails.
 """
 
 from __future__ import annotations
@@ -101,14 +101,11 @@ async def raw_batches(node: Node, find: Find) -> AsyncIterator[AsyncIterator[Cur
 
 @asynccontextmanager
 async def session_of(node: Node) -> AsyncIterator[Any]:
-    """A server session without causal consistency, which would add an `afterClusterTime` of its
-    own to every read."""
+    """A server session for reading on this node. Raises `NodeUnavailable`."""
     with translated(f"opening a session on {node.host}"):
-        session = await node.direct.start_session(causal_consistency=False)
-    try:
+        session = await node.sessions.take(node.direct)
+    async with node.sessions.left(session):
         yield session
-    finally:
-        await session.end_session()
 
 
 async def _batches(node: Node, find: Find, session: Any) -> AsyncGenerator[CursorReply]:
@@ -203,15 +200,15 @@ def _sharpened(error: CommandFailed) -> CommandFailed:
 
 
 async def _kill(node: Node, database: str, collection: str, cursor_id: int, session: Any) -> None:
-    """Free the server's cursor of a reader that stops early. Best effort: the end of the session
-    frees it too, and a failure here must not hide why reading stopped."""
+    """Free the server's cursor of a reader that stops early. Best effort: a failure here must not
+    hide why reading stopped, and the end of the session lets the server forget it."""
     command = {"killCursors": collection, "cursors": [cursor_id]}
     try:
         async with asyncio.timeout(2):
             with translated("closing a cursor"):
                 await node.command(database, command, session=session)
     except (TimeoutError, NodeUnavailable, CommandFailed, PermissionDenied):
-        return
+        await session.end_session()
 
 
 def bounds(minimum: bytes | None, maximum: bytes | None, *, is_clustered: bool) -> Document:

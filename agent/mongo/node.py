@@ -20,6 +20,7 @@ from pymongo.errors import ConfigurationError, PyMongoError
 from pymongo.uri_parser import parse_uri as driver_parse_uri
 
 from agent.errors import ConfigError, NodeUnavailable
+from agent.mongo.sessions import Sessions
 from agent.mongo.translate import translated
 from agent.store.connection import close_client, explained, parse_uri
 from agent.wire.ids import NodeId, node_id
@@ -84,6 +85,8 @@ class Node:
         self._retired: Client | None = None
         """The direct client before this one, which others may still be reading with."""
         self.replset_client = replset_client
+        self.sessions = Sessions()
+        """Of `direct`, for reading."""
         self.host = hello.host
         self.replset = hello.replset
         self.mongodb_version = ""
@@ -151,6 +154,7 @@ class Node:
 
     async def aclose(self) -> None:
         """Close all clients."""
+        await self.sessions.aclose()
         if self._retired is not None:
             close_client(self._retired)
         close_client(self.direct)

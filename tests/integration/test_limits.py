@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.operations.backup.reading import BATCH_BYTES
 from tests.cluster.scene import Scene
 from tests.support.agents import Agents
 from tests.support.ctl import Ctl
@@ -50,7 +51,8 @@ def test_a_restore_keeps_its_rate_and_equals_its_source(scene: Scene) -> None:
     scene.ctl.ok("limit", "set", "--restore", "3MB/s", "--network", "50MB/s")
     begun = time.monotonic()
     scene.restore(name)
-    assert time.monotonic() - begun >= 0.85 * size / 3e6
+    # A piece passes when nothing is owed, so what the last one owes is nobody's to wait for.
+    assert time.monotonic() - begun >= 0.9 * (size - BATCH_BYTES) / 3e6
     assert scene.fingerprint() == before
 
 

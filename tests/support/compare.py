@@ -14,6 +14,7 @@ from typing import Any, Final
 import bson
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from tests.support.documents import (
     describe_difference,
@@ -29,6 +30,7 @@ _FOREIGN_DATABASES: Final = frozenset({"config", "local"})
 _FOREIGN_ADMIN: Final = frozenset({"system.version", "system.keys", "system.users", "system.roles"})
 _CONTROL_PREFIX: Final = "tidelog"
 _SHOWN_DOCUMENTS: Final = 5
+_UNKNOWN_FIELD: Final = 40415
 
 
 def fingerprint(
@@ -151,7 +153,14 @@ def _indexes(
 ) -> dict[str, dict[str, Any]]:
     # The server lists indexes that are still being built, too, and tells only when asked.
     command = {"listIndexes": name, "includeBuildUUIDs": True, "cursor": {"batchSize": 1_000}}
-    listed = client[database].command(command)["cursor"]["firstBatch"]
+    try:
+        listed = client[database].command(command)["cursor"]["firstBatch"]
+    except OperationFailure as error:
+        if error.code != _UNKNOWN_FIELD:
+            raise
+        # 6.0 cannot tell of an index of a time series that is being built.
+        (row,) = client[database][name].aggregate([{"$listCatalog": {}}])
+        listed = [index["spec"] for index in row["md"]["indexes"] if index["ready"]]
     return {spec["name"]: spec for spec in listed if "buildUUID" not in spec}
 
 

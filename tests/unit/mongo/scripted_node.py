@@ -9,20 +9,34 @@ from bson import Int64, Timestamp
 from bson.raw_bson import RawBSONDocument
 
 from agent.mongo.node import Hello, Node
+from agent.mongo.sessions import Sessions
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
 
 
-class _Session:
+class StillSession:
+    """Nothing is ever open in it."""
+
+    def __init__(self, client: StillClient) -> None:
+        self.client = client
+        self.has_ended = False
+
     async def end_session(self) -> None:
-        """Nothing is open."""
+        """May be called again, like a driver's."""
+        self.has_ended = True
 
 
-class _Client:
-    async def start_session(self, *, causal_consistency: bool) -> _Session:
+class StillClient:
+    """Knows nothing but sessions."""
+
+    def __init__(self) -> None:
+        self.started: list[StillSession] = []
+
+    async def start_session(self, *, causal_consistency: bool) -> StillSession:
         """A session that does nothing."""
         assert not causal_consistency
-        return _Session()
+        self.started.append(StillSession(self))
+        return self.started[-1]
 
 
 class ScriptedNode(Node):
@@ -32,7 +46,8 @@ class ScriptedNode(Node):
         self._replies = list(replies)
         self._majority = majority
         self.asked: list[dict[str, Any]] = []
-        self.direct: Any = _Client()
+        self.direct: Any = StillClient()
+        self.sessions = Sessions()
         self.host = "db1:27017"
         self.replset = "rs0"
         self.is_config = False
