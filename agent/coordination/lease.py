@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 import structlog
@@ -61,7 +61,7 @@ class HeldLease:
         self._clock = clock
         asked_at = clock.monotonic() if lease.asked_at is None else lease.asked_at
         self._deadline = asked_at + TTL_S - MARGIN_S
-        self._due_at = clock.monotonic() + jittered(RENEW_EVERY_S)
+        self._due_at = asked_at + jittered(RENEW_EVERY_S)
         self._lost: str | None = None
 
     @property
@@ -89,10 +89,12 @@ class HeldLease:
             raise LeaseLost(self._lost)
 
     def renewed(self, started_at: float) -> None:
-        """A renewal that began then has succeeded. Too late a one does not revive the lease."""
+        """A renewal that began then has succeeded. Too late a one does not revive the lease, and
+        of two at once the one that began first takes nothing away from the other. All counts from
+        the beginning: who has been answered late asks again at once, while there is time left."""
         self.check()
-        self._deadline = started_at + TTL_S - MARGIN_S
-        self._due_at = self._clock.monotonic() + jittered(RENEW_EVERY_S)
+        self._deadline = max(self._deadline, started_at + TTL_S - MARGIN_S)
+        self._due_at = started_at + jittered(RENEW_EVERY_S)
 
     def put_off(self, seconds: float) -> None:
         """A renewal has failed: it is due again after so long."""
@@ -107,11 +109,11 @@ async def renew(store: Leases, clock: Clock, due: HeldLease, held: Iterable[Held
     """Renew the one that is due, and of all that are `held` those that are not lost. Raises
     `LeaseLost` of the one that is due, or `Transient`."""
     due.check()
-    together = [one for one in held if not one.is_lost]
+    together = [one for one in held if one is due or not one.is_lost]
     started_at = clock.monotonic()
     if await store.renew_all([one.lease for one in together]):
         for one in together:
-            if not one.is_lost:
+            with suppress(LeaseLost):  # of another one, perhaps
                 one.renewed(started_at)
         due.check()
         return

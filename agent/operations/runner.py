@@ -59,6 +59,13 @@ class Bid:
         return self.scope, self.operation.id
 
 
+def told_apart(ended: set[str], held: Mapping[str, Lease], node: str) -> tuple[set[str], set[str]]:
+    """Of the scopes whose leases ended here: those that are free, and those that the leases, read
+    before the end, still show as this node's. The next look tells of these."""
+    unseen = {scope for scope in ended if scope in held and held[scope].owner == node}
+    return ended - set(held), unseen
+
+
 class Runner:
     """Carries out operations, in this agent."""
 
@@ -83,7 +90,7 @@ class Runner:
         self._pruned_at = services.clock.monotonic()
         self._is_draining = False
         self._freed: set[str] = set()
-        """Scopes whose leases ended here since the last look."""
+        """Scopes whose leases ended here, and that no look has shown to be free since."""
 
     @property
     def board(self) -> Board:
@@ -133,7 +140,7 @@ class Runner:
     async def _tell_freed(self, operations: list[Operation], held: Mapping[str, Lease]) -> None:
         """Wake the others where one of them may take on what ended here. What is asked for from
         now on wakes them itself."""
-        freed, self._freed = self._freed - set(held), set()
+        freed, self._freed = told_apart(self._freed, held, self._services.node.id)
         for operation in operations:
             if freed & set(self._open_scopes(operation)):
                 await self._commands.wake(operation.id)

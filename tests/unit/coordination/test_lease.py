@@ -219,6 +219,38 @@ async def test_a_store_that_comes_back_in_time_is_forgiven() -> None:
         held[0].check()
 
 
+async def test_who_is_answered_late_asks_again_while_there_is_time_left() -> None:
+    clock = ManualClock()
+    late_s = TTL_S - MARGIN_S - 1.0
+
+    class Slow(FakeLeases):
+        async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
+            clock.jump(late_s)
+            return await super().renew_all(leases, ttl_s)
+
+    held = HeldLease(lease(clock), clock)
+    await renew(Slow(), clock, held, [held])
+    assert held.remaining_s == pytest.approx(1.0)
+    assert held.due_in_s == 0.0
+    assert HeldLease(lease(clock, asked_ago_s=late_s), clock).due_in_s == 0.0
+
+
+async def test_a_late_answer_takes_nothing_from_what_was_renewed_meanwhile() -> None:
+    clock = ManualClock()
+    slow, other = (HeldLease(lease(clock, scope), clock) for scope in ("slow", "other"))
+
+    class Overtaken(FakeLeases):
+        async def renew_all(self, leases: Iterable[Lease], ttl_s: float = TTL_S) -> bool:
+            clock.jump(5.0)
+            other.renewed(clock.monotonic())
+            clock.jump(1.0)
+            return await super().renew_all(leases, ttl_s)
+
+    await renew(Overtaken(), clock, slow, [slow, other])
+    assert slow.remaining_s == pytest.approx(TTL_S - MARGIN_S - 6.0)
+    assert other.remaining_s == pytest.approx(TTL_S - MARGIN_S - 1.0)
+
+
 async def test_all_leases_of_an_agent_are_renewed_in_one_write() -> None:
     store, clock = FakeLeases(), ManualClock()
     async with bodies(store, clock, "a", "b", "c") as (tasks, held):
