@@ -10,7 +10,9 @@ machine and 25 minutes. Smaller scales show ratios only.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from bench import foreground, growth, large, report, scenarios
@@ -33,7 +35,8 @@ OPTIONAL: dict[str, Callable[[float, int], list[Row]]] = {
 
 
 def main() -> None:
-    """Run them one after the other; each prints its rows as soon as it has them."""
+    """Run them one after the other; each prints its rows as soon as it has them. One that fails
+    says so at once, and the others run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -42,15 +45,23 @@ def main() -> None:
     )
     parser.add_argument("--no-write", action="store_true", help="leave docs/performance.md alone")
     chosen = parser.parse_args()
+    failed: list[str] = []
     for name in chosen.only:
         print(f"── {name} ──", flush=True)
         begun = time.monotonic()
-        rows = (SCENARIOS | OPTIONAL)[name](chosen.scale, chosen.rounds)
+        try:
+            rows = (SCENARIOS | OPTIONAL)[name](chosen.scale, chosen.rounds)
+        except Exception:  # noqa: BLE001 - the others have nothing to do with it
+            print(f"{name} FAILED", traceback.format_exc(), sep="\n", flush=True)
+            failed.append(name)
+            continue
         took_s = time.monotonic() - begun
         print(to_json(rows), f"{name}: {took_s:.0f} s", sep="\n", flush=True)
         if not chosen.no_write:
             run = report.Run(chosen.scale, chosen.rounds, took_s)
             report.write(name, rows, run)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ import zstandard
 from pymongo import MongoClient
 
 from bench import datasets
-from bench.rig import Rig
+from bench.rig import LONG_S, Rig
 from bench.scenarios import Row, over
 from tests.support.eventually import eventually
 
@@ -233,8 +233,12 @@ def _back_up(rig: Rig, op_ids: list[str]) -> None:
 
 def _wait_done(rig: Rig, op_id: str) -> None:
     operations = rig.client.admin.tidelogOperations
-    while operations.find_one({"_id": op_id}, {"finished_at": 1}).get("finished_at") is None:
+    wanted = {"finished_at": 1, "state": 1, "error": 1}
+    end = time.monotonic() + LONG_S
+    while (found := operations.find_one({"_id": op_id}, wanted)).get("finished_at") is None:
+        assert time.monotonic() < end, found
         time.sleep(0.1)
+    assert found["state"] == "done", found
 
 
 @contextmanager
@@ -271,6 +275,9 @@ def _writes(cores: set[int], rig: Rig, meanwhile: Callable[[], Any]) -> list[Wri
         begun.wait(READY_WITHIN_S)
         meanwhile()
         ended.set()
+        while found.empty():
+            assert client.is_alive() or not found.empty(), "the client died; see what it said above"
+            time.sleep(0.05)
         taken: list[Write] = found.get()
     finally:
         ended.set()

@@ -17,6 +17,7 @@ from typing import Any
 from bson import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import WriteConcern
+from pymongo.client_session import ClientSession
 
 from bench import datasets
 from bench.rig import Measure, Rig
@@ -83,9 +84,11 @@ class Many:
     def _insert_together(self, names: list[str]) -> None:
         target, client = self._rig.client[MODEL], self._rig.client
         rows = [{"_id": row, "n": 1} for row in range(5)]
-        with (
-            client.start_session(causal_consistency=False) as session,
-            session.start_transaction(write_concern=WriteConcern(1)),
-        ):
+
+        def insert(session: ClientSession) -> None:
             for name in names:
                 target.command({"insert": name, "documents": rows}, session=session)
+
+        with client.start_session(causal_consistency=False) as session:
+            # Again where it is told to: a lock is waited for no longer than 5 ms.
+            session.with_transaction(insert, write_concern=WriteConcern(1))
