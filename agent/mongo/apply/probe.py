@@ -29,6 +29,7 @@ from agent.wire.privileges import (
 )
 
 _NAME: Final = f"{TEMPORARY}Probe"
+_WAITING: Final = f"{TEMPORARY}Waiting"
 
 
 async def check_privileges(node: Node, database: str = "", *, is_sharded: bool = False) -> None:
@@ -57,14 +58,28 @@ async def check_privileges(node: Node, database: str = "", *, is_sharded: bool =
 async def probe_rights(node: Node, database: str, uuid: bytes) -> None:
     """Do a little of everything in `database`, and leave nothing. Raises `PermissionDenied`."""
     ns = f"{database}.{_NAME}"
-    ui = Binary(uuid, 4)
-    create = {"create": _NAME, "idIndex": {"v": 2, "key": {"_id": 1}, "name": "_id_"}}
-    await apply_commands(node, [{"op": "c", "ns": f"{database}.$cmd", "ui": ui, "o": create}])
+    await _create(node, ns, uuid)
     try:
         await _write(node, ns)
         await _index(node, ns)
     finally:
         await drop(node, ns, uuid)
+
+
+async def wait_dropped(node: Node, database: str, uuid: bytes) -> None:
+    """Wait until no drop of the database is under way, which somebody may have asked for who is
+    gone by now. Only creating tells: a collection of our own, always of the same `uuid`, since the
+    server sets one of another aside. Raises `DropPending` where it lasts."""
+    ns = f"{database}.{_WAITING}"
+    await _create(node, ns, uuid)
+    await drop(node, ns, uuid)
+
+
+async def _create(node: Node, ns: str, uuid: bytes) -> None:
+    database, name = split(ns)
+    create = {"create": name, "idIndex": {"v": 2, "key": {"_id": 1}, "name": "_id_"}}
+    operation = {"op": "c", "ns": f"{database}.$cmd", "ui": Binary(uuid, 4), "o": create}
+    await apply_commands(node, [operation])
 
 
 async def _write(node: Node, ns: str) -> None:

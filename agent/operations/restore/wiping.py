@@ -13,6 +13,7 @@ from typing import Final
 
 from agent.faults import fault_point
 from agent.mongo.apply.operations import apply_commands
+from agent.mongo.apply.probe import wait_dropped
 from agent.mongo.apply.structure import drop
 from agent.mongo.apply.target import (
     Present,
@@ -23,7 +24,7 @@ from agent.mongo.apply.target import (
 )
 from agent.operations.restore.job import Job
 from agent.operations.restore.keeping import kept
-from agent.replay.scope import VIEWS, Scope
+from agent.replay.scope import VIEWS, Scope, derived_uuid
 from agent.wire.namespaces import TEMPORARY, USERS_AND_ROLES, is_archived, split
 
 _KEPT: Final = frozenset({"admin", "config", "local"})
@@ -44,6 +45,14 @@ async def wipe(job: Job) -> None:
     present = await collections(job.node)
     gone = going(present, job.scope)
     job.kept = frozenset(await kept(job, gone))
+    if job.kept:
+        # A worker before this one may have had such a database dropped, which goes on without it.
+        for database in databases(p for p in gone if p.uuid in job.kept):
+            job.check()
+            await wait_dropped(job.node, database, derived_uuid(f"waiting/{database}"))
+        present = await collections(job.node)
+        gone = going(present, job.scope)
+        job.kept &= {p.uuid for p in gone}
     job.keeper.note(keeps=bool(job.kept))
     one_by_one = _KEPT.union(databases(p for p in gone if p.uuid in job.kept))
     gone = [p for p in gone if p.uuid not in job.kept]
