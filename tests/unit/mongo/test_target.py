@@ -26,10 +26,10 @@ class Listening(ScriptedNode):
 
     def __init__(self, replies: list[bytes]) -> None:
         super().__init__(replies, majority=OpTime(T=1, I=1))
-        self.sessions: list[Any] = []
+        self.used: list[Any] = []
 
     async def command(self, database: str, command: dict[str, Any], **options: Any) -> Any:
-        self.sessions.append(options.get("session"))
+        self.used.append(options.get("session"))
         return bson.decode((await super().command(database, command)).raw)
 
 
@@ -42,8 +42,8 @@ async def test_a_listing_stays_in_the_session_that_began_it() -> None:
         else:
             async with aclosing(shapes(node, ["db"])) as rows:
                 assert [row.ns async for row in rows] == ["db.c", "db.c"]
-        assert node.sessions[0] is not None
-        assert node.sessions[0] is node.sessions[1]
+        assert node.used[0] is not None
+        assert node.used[0] is node.used[1]
         assert node.asked[1]["getMore"] == Int64(7)
 
 
