@@ -4,7 +4,7 @@
 
 A scenario's rows replace those of its last run, so they can be measured one by one. At scale 1 the
 sets are 1.1 GB of documents, 20,000 collections and 1,000,000 operations; give it an otherwise idle
-machine and 25 minutes. Smaller scales show ratios only.
+machine and three quarters of an hour. Smaller scales show ratios only.
 """
 
 from __future__ import annotations
