@@ -32,6 +32,60 @@ FEW_FILES = (
 every descriptor that this machine may grant."""
 
 
+class Backups:
+    """Backups of a rig's `bench`, round by round: each beside a scan, and, where asked for, beside
+    raw drains that compress what they read, in ranges and in natural order."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._runs = list[Measure]()
+        self._scans = list[Measure]()
+        self._inside = list[float]()
+        self._drains = defaultdict[bool, list[float]](list)
+        self._stored = (0, 0)
+
+    def take(self) -> str:
+        """One round; the backup's name."""
+        rig = self._rig
+        with rig.measured() as cost:
+            limits.with_node(rig.uri, partial(limits.scan, database="bench"))
+        self._scans.append(cost())
+        with rig.measured() as cost:
+            done = rig.ask("backup", "--wait")
+        self._runs.append(cost())
+        self._inside.append(rig.inside_s(done["op_id"]))
+        self._stored = rig.stored()
+        return str(done["name"])
+
+    def drain(self) -> None:
+        """One round of the limits."""
+        drain = partial(limits.drain_compressed, database="bench", level=LEVEL)
+        for is_whole in (False, True):
+            found = limits.with_node(self._rig.uri, partial(drain, is_whole=is_whole))
+            self._drains[is_whole].append(found)
+
+    def row(self, what: str, size: int) -> Row:
+        """All of it; medians."""
+        drains = {is_whole: median(found) for is_whole, found in self._drains.items()}
+        limit_s = min(drains.values(), default=None)
+        row = measured_row(what, self._runs, size, limit_s)
+        if limit_s is not None:
+            row |= {
+                "request to done s": median(self._inside),
+                "ratio of that": over(median(self._inside), limit_s),
+                "in ranges s": drains[False],
+                "in natural order s": drains[True],
+            }
+        scan_cpu_s = median(scan.mongod_cpu_s for scan in self._scans)
+        stored, objects = self._stored
+        return row | {
+            "mongod CPU of a serial scan s": scan_cpu_s,
+            "mongod CPU ratio": over(row["mongod CPU s"], scan_cpu_s),
+            "stored MB": stored / 1e6,
+            "objects": objects,
+        }
+
+
 def backup_and_restore(scale: float, rounds: int) -> list[Row]:
     """Sets A and B: backup beside a raw drain that compresses what it reads and throws it away (and
     beside each of the two alone), restore beside raw inserts and index builds."""
@@ -40,44 +94,24 @@ def backup_and_restore(scale: float, rounds: int) -> list[Row]:
         datasets.load_b(rig.client, scale)
         rig.settle()
         size = rig.client.bench.command("dbStats")["dataSize"]
-        backups, restores, scans = list[Measure](), list[Measure](), list[Measure]()
+        backups, restores = Backups(rig), list[Measure]()
         limit = defaultdict[str, list[float]](list)
-        inside, stored, objects = list[float](), 0, 0
         for _ in range(rounds):
-            with rig.measured() as cost:
-                limits.with_node(rig.uri, partial(limits.scan, database="bench"))
-            scans.append(cost())
-            with rig.measured() as cost:
-                done = rig.ask("backup", "--wait")
-            backups.append(cost())
-            inside.append(rig.inside_s(done["op_id"]))
-            name = done["name"]
-            stored, objects = rig.stored()
+            name = backups.take()
             limit["copy"].append(limits.copy(rig.repository, rig.directory / "copy"))
-            _raw_round(rig, limit)
+            _raw_round(rig, backups, limit)
             with rig.measured() as cost:
                 rig.ask("restore", name, "-y", "--wait")
             restores.append(cost())
             rig.settle()
             rig.empty_repository()
         limit_s = {name: median(values) for name, values in limit.items()}
-        limit_s["both"] = min(limit_s["whole"], limit_s["ranges"])
-        scan_cpu_s = median(scan.mongod_cpu_s for scan in scans)
-        backup_cpu_s = median(backup.mongod_cpu_s for backup in backups)
         rows = [
-            measured_row("backup of A+B", backups, size, limit_s["both"])
+            backups.row("backup of A+B", size)
             | {
-                "request to done s": median(inside),
-                "ratio of that": over(median(inside), limit_s["both"]),
-                "in ranges s": limit_s["ranges"],
-                "in natural order s": limit_s["whole"],
                 "raw drain s": limit_s["drain"],
                 "compression s": limit_s["compression"],
                 "copy of the objects s": limit_s["copy"],
-                "mongod CPU of a serial scan s": scan_cpu_s,
-                "mongod CPU ratio": over(backup_cpu_s, scan_cpu_s),
-                "stored MB": stored / 1e6,
-                "objects": objects,
             },
             measured_row("restore of A+B", restores, size, limit_s["insert"] + limit_s["indexes"])
             | {"raw insert s": limit_s["insert"], "index builds s": limit_s["indexes"]},
@@ -85,14 +119,12 @@ def backup_and_restore(scale: float, rounds: int) -> list[Row]:
         return rows + beside(rig, size, rounds)
 
 
-def _raw_round(rig: Rig, limit: dict[str, list[float]]) -> None:
+def _raw_round(rig: Rig, backups: Backups, limit: dict[str, list[float]]) -> None:
     """One round of the limits of set A+B."""
     drain_s, drained = limits.with_node(rig.uri, partial(limits.drain, database="bench"))
     limit["drain"].append(drain_s)
     limit["compression"].append(limits.compress(drained, LEVEL))
-    for is_whole in (False, True):
-        both = partial(limits.drain_compressed, database="bench", level=LEVEL, is_whole=is_whole)
-        limit["whole" if is_whole else "ranges"].append(limits.with_node(rig.uri, both))
+    backups.drain()
     fill = partial(limits.fill, drained=drained, database="bare")
     limit["insert"].append(limits.with_node(rig.uri, fill))
     build = partial(limits.build_indexes, source="bench", database="bare")
@@ -168,24 +200,11 @@ def moderate_collections(scale: float, rounds: int) -> list[Row]:
             datasets.load_a(rig.client, scale / 12, f"docs{number:02d}", seed=number)
         rig.settle()
         size = rig.client.bench.command("dbStats")["dataSize"]
-        backups, scans = list[Measure](), list[Measure]()
+        backups = Backups(rig)
         for _ in range(rounds):
-            with rig.measured() as cost:
-                limits.with_node(rig.uri, partial(limits.scan, database="bench"))
-            scans.append(cost())
-            with rig.measured() as cost:
-                rig.ask("backup", "--wait")
-            backups.append(cost())
+            backups.take()
             rig.empty_repository()
-        scan_s = median(scan.mongod_cpu_s for scan in scans)
-        row = measured_row("backup of A in 12 collections", backups, size)
-        return [
-            row
-            | {
-                "mongod CPU of a serial scan s": scan_s,
-                "mongod CPU ratio": over(row["mongod CPU s"], scan_s),
-            }
-        ]
+        return [backups.row("backup of A in 12 collections", size)]
 
 
 def replay(scale: float, rounds: int) -> list[Row]:
