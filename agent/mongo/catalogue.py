@@ -19,7 +19,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.errors import NodeUnavailable
 from agent.mongo.cursor import BATCH_TIMEOUT_S, at_snapshot, session_of
-from agent.mongo.node import Document, Node
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
@@ -113,7 +113,7 @@ async def total_sizes(node: Node, databases: Iterable[str]) -> Sizes:
     async def measure(database: str) -> None:
         async with room:
             with translated(f"measuring {database}"):
-                stats = await node.command(database, {"dbStats": 1})
+                stats = await node.command(database, {"dbStats": 1}, timeout_s=LONG_TIMEOUT_S)
         found.append(Sizes(int(stats["dataSize"]), int(stats["objects"])))
 
     async with TaskGroup() as group:

@@ -10,8 +10,8 @@ from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.json_util import JSONMode, JSONOptions
 
-from agent.mongo.cursor import EVERYTHING, raw_cursor
-from agent.mongo.node import Document, Node
+from agent.mongo.cursor import EVERYTHING, raw_cursor, session_of
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import translated
 
 _AS_IT_IS: Final[CodecOptions[Document]] = CodecOptions(
@@ -43,17 +43,24 @@ async def listed_indexes(node: Node, database: str, collection: str) -> list[Doc
 
 
 async def _all(node: Node, database: str, command: Document) -> list[Document]:
-    name = ""
+    """All rows of a listing, in one session: the server gives the rest of a cursor to no other, and
+    forgets with the session what was left open."""
     rows: list[Document] = []
-    reply: Any = await node.command(database, command, codec_options=_AS_IT_IS)
-    while True:
-        cursor = reply["cursor"]
-        rows += cursor.get("firstBatch", ()) or cursor.get("nextBatch", ())
-        name = str(cursor["ns"]).partition(".")[2]
-        if not cursor["id"]:
-            return rows
-        more = {"getMore": cursor["id"], "collection": name}
-        reply = await node.command(database, more, codec_options=_AS_IT_IS)
+    async with session_of(node) as session:
+        while True:
+            reply: Any = await node.command(
+                database,
+                command,
+                timeout_s=LONG_TIMEOUT_S,
+                session=session,
+                codec_options=_AS_IT_IS,
+            )
+            cursor = reply["cursor"]
+            rows += cursor.get("firstBatch", ()) or cursor.get("nextBatch", ())
+            if not cursor["id"]:
+                return rows
+            name = str(cursor["ns"]).partition(".")[2]
+            command = {"getMore": cursor["id"], "collection": name}
 
 
 async def raw_documents(node: Node, database: str, collection: str) -> AsyncGenerator[bytes]:

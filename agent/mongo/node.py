@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import pymongo
 from bson import Timestamp
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
@@ -30,6 +31,12 @@ from agent.wire.topology import topology_of
 
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
+LONG_TIMEOUT_S = 7 * 24 * 3600.0
+"""Of what takes the longer the more data there are: building, dropping, listing, counting, hashing.
+A server that hangs is not waited for as long: the driver asks each one beside every command whether
+it is there, and ends what waits for one that is silent."""
+_SOCKET_CALLS = 4
+"""A socket waits for so many calls before it is given up, unless a command says more."""
 
 Document = dict[str, Any]
 Client = AsyncIOMotorClient[Document]
@@ -171,16 +178,22 @@ class Node:
         codec_options: CodecOptions[Any] | None = None,
     ) -> Any:
         """Run a command on this node (or on its primary), with a server-side deadline in seconds
-        where `timeout_s` is given. The reply is a dict, or what `codec_options` makes of it.
-        Raises driver errors: callers wrap in `translated` with what they were doing."""
+        where `timeout_s` is given; the socket waits as long. The reply is a dict, or what
+        `codec_options` makes of it. Raises driver errors: callers wrap in `translated` with what
+        they were doing."""
         client = self.replset_client if on_primary else self.direct
+        patience: AbstractContextManager[object] = nullcontext()
         if timeout_s is not None and "getMore" not in command:
-            command = {**command, "maxTimeMS": _ms(timeout_s)}
+            if timeout_s < _SOCKET_CALLS * CALL_TIMEOUT_S:
+                command = {**command, "maxTimeMS": _ms(timeout_s)}
+            else:
+                patience = pymongo.timeout(timeout_s)  # tells the server, too
         target: Database = client[database]
         try:
-            if codec_options is None:
-                return await target.command(command, session=session)
-            return await target.command(command, session=session, codec_options=codec_options)
+            with patience:
+                if codec_options is None:
+                    return await target.command(command, session=session)
+                return await target.command(command, session=session, codec_options=codec_options)
         except ConfigurationError:
             if client is self.direct:
                 self._renew()
@@ -252,14 +265,19 @@ class Node:
 
     async def wait_majority(self, optime: OpTime, *, timeout_s: float) -> Hello:
         """Wait until this node knows `optime` to be majority-committed; answers what it said then.
-        Raises `NodeUnavailable` after `timeout_s`."""
+        Raises `NodeUnavailable` when what is committed has not moved for `timeout_s`: a majority
+        that is far behind is waited for as long as it comes nearer."""
+        reached = OpTime(T=0, I=0)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as limit:
                 while (hello := await self.hello()).majority < optime:
+                    if hello.majority > reached:
+                        reached = hello.majority
+                        limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise NodeUnavailable(
-                f"{self.host} did not see {optime} committed within {timeout_s:.0f} s",
+                f"{self.host} did not see {optime} committed: for {timeout_s:.0f} s nothing was",
                 hint="check replication lag and that a majority of the replica set is up",
             ) from None
         return hello
@@ -293,7 +311,7 @@ def open_client(uri: str, **options: Any) -> Client:
         "appname": "tidelog-agent",
         "serverSelectionTimeoutMS": _ms(CONNECT_TIMEOUT_S),
         "connectTimeoutMS": _ms(CONNECT_TIMEOUT_S),
-        "socketTimeoutMS": _ms(4 * CALL_TIMEOUT_S),
+        "socketTimeoutMS": _ms(_SOCKET_CALLS * CALL_TIMEOUT_S),
         "uuidRepresentation": "standard",
         "retryReads": True,
         "maxPoolSize": 64,

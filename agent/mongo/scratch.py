@@ -7,13 +7,13 @@ its password, so nothing of what is restored into it can lock us out, and no use
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from bson import SON
 from pymongo.errors import OperationFailure, PyMongoError
 
 from agent.errors import NodeUnavailable
-from agent.mongo.node import Document, Node, open_client
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node, open_client
 from agent.mongo.translate import translated
 from agent.store.connection import close_client
 
@@ -70,33 +70,15 @@ async def validate(node: Node, database: str, collection: str) -> list[str]:
     it is sound. Takes as long as it takes."""
     with translated(f"validating {database}.{collection}"):
         command: Document = SON([("validate", collection), ("full", True)])
-        reply = await _patient(node, database, command)
+        reply = await node.command(database, command, timeout_s=LONG_TIMEOUT_S)
     found = [str(error) for error in reply.get("errors", ())]
     if not reply["valid"] and not found:
         found.append("it is not valid")
     return found
 
 
-async def count(node: Node, database: str, collection: str) -> int:
-    """How many documents a collection holds, counted one by one."""
-    with translated(f"counting {database}.{collection}"):
-        # Buckets of time series are counted as such, under their own name.
-        pipeline = [{"$count": "n"}]
-        command: Document = {"aggregate": collection, "pipeline": pipeline, "cursor": {}}
-        rows = (await _patient(node, database, command))["cursor"]["firstBatch"]
-    return int(rows[0]["n"]) if rows else 0
-
-
 async def database_hash(node: Node, database: str) -> str:
     """The server's `dbHash` of a database: equal for equal documents in equal collections."""
     with translated(f"hashing {database}"):
-        return str((await _patient(node, database, {"dbHash": 1}))["md5"])
-
-
-async def _patient(node: Node, database: str, command: Document) -> Any:
-    """A command that may run for hours: the client's own limit on answers does not hold."""
-    client = open_client(node.uri, directConnection=True, socketTimeoutMS=None)
-    try:
-        return await client[database].command(command)
-    finally:
-        close_client(client)
+        reply = await node.command(database, {"dbHash": 1}, timeout_s=LONG_TIMEOUT_S)
+    return str(reply["md5"])

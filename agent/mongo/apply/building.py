@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import pymongo
 from pymongo.errors import OperationFailure
 
 from agent.errors import RestoreFailed
 from agent.mongo.apply.looking import when_known
-from agent.mongo.node import Document, Node
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
 
-BUILD_TIMEOUT_S: Final = 7 * 24 * 3600.0
 DEFAULT_QUORUM: Final = "majority"
 """The server's own default waits for every voting member: with one of them down, for ever."""
 _DUPLICATE: Final = 11000
@@ -68,8 +66,8 @@ async def _create(
     command["commitQuorum"] = DEFAULT_QUORUM if commit_quorum is None else commit_quorum
 
     async def run() -> None:
-        with translated(f"building the indexes of {namespace}"), pymongo.timeout(BUILD_TIMEOUT_S):
-            await node.command(database, command, timeout_s=None)
+        with translated(f"building the indexes of {namespace}"):
+            await node.command(database, command, timeout_s=LONG_TIMEOUT_S)
 
     await when_known(node, namespace, run)
 

@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 from agent.mongo.translate import DropPending
 
 LOOK_S: Final = 0.1
-WITHIN_S: Final = 60.0
+WITHIN_S: Final = 900.0
+"""The server waits ten minutes for a majority to follow, and then gives up."""
 
 T = TypeVar("T")
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.mongo.apply.target import find_all
-from agent.mongo.node import Document, Node
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import translated
 from agent.wire.namespaces import TEMPORARY, USERS_AND_ROLES
 
 USERS: Final = f"admin.{TEMPORARY}Users"
 ROLES: Final = f"admin.{TEMPORARY}Roles"
-MERGE_TIMEOUT_S: Final = 100.0
+_FOLLOWED_WITHIN_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ async def merge(node: Node, database: str | None) -> None:
         "tempRolesCollection": ROLES,
         "db": database or "",
         "drop": True,
-        "writeConcern": {"w": "majority", "wtimeout": int(MERGE_TIMEOUT_S * 1000)},
+        "writeConcern": {"w": "majority", "wtimeout": int(_FOLLOWED_WITHIN_S * 1000)},
     }
     with translated("merging users and roles"):
-        await node.command("admin", command, timeout_s=MERGE_TIMEOUT_S)
+        await node.command("admin", command, timeout_s=LONG_TIMEOUT_S)

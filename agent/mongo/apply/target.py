@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,21 +9,15 @@ from sys import intern
 from typing import Any, Final
 
 import bson
-import pymongo
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from agent.errors import PermissionDenied
 from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.cursor import raw_cursor, session_of
-from agent.mongo.node import Document, Node
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.raw import documents
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
 
-DROP_TIMEOUT_S: Final = 100.0
-COUNT_TIMEOUT_S: Final = 100.0
-READ_TIMEOUT_S: Final = 3600.0
-_COUNTED_TOGETHER: Final = 50
 _SHAPES: Final = 2_000
 _ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
@@ -57,7 +50,7 @@ async def collections(node: Node) -> list[Present]:
     }
     async with session_of(node) as session:
         with translated("listing the target's collections"):
-            reply = await node.command("admin", command, timeout_s=DROP_TIMEOUT_S, session=session)
+            reply = await node.command("admin", command, timeout_s=LONG_TIMEOUT_S, session=session)
             found = [_present(row) for row in reply["cursor"]["firstBatch"]]
             while cursor_id := reply["cursor"]["id"]:
                 more = {"getMore": cursor_id, "collection": "$cmd.aggregate"}
@@ -104,7 +97,7 @@ async def shapes(node: Node, databases: Iterable[str]) -> AsyncGenerator[Shape]:
                 reply = await node.command(
                     "admin",
                     command,
-                    timeout_s=DROP_TIMEOUT_S,
+                    timeout_s=LONG_TIMEOUT_S,
                     session=session,
                     codec_options=_ANY_DATE,
                 )
@@ -129,70 +122,16 @@ def _shape(row: Document) -> Shape:
 
 
 async def drop_database(node: Node, database: str) -> None:
-    """Drop a whole database; fine if it is not there, or is being dropped already."""
+    """Drop a whole database; fine if it is not there, or is being dropped already. Of thousands of
+    collections it takes the server some milliseconds each, more on a busy disk, and then as long
+    as a majority takes to follow: nothing but that it goes on can be asked of it."""
     command = {"dropDatabase": 1, "writeConcern": {"w": 1}}
 
     async def run() -> None:
         with translated(f"dropping the database {database}"):
-            await node.command(database, command, timeout_s=DROP_TIMEOUT_S)
+            await node.command(database, command, timeout_s=LONG_TIMEOUT_S)
 
     await once_dropped(run)
-
-
-async def count(node: Node, namespace: str) -> int:
-    """Documents in a collection, counted by the server's metadata; 0 when it is not there."""
-    database, collection = split(namespace)
-    with translated(f"counting {namespace}"):
-        reply = await node.command(database, {"count": collection}, timeout_s=COUNT_TIMEOUT_S)
-    return int(reply["n"])
-
-
-async def counts(node: Node, namespaces: Iterable[str]) -> dict[str, int]:
-    """The same of many collections: many in one command, which takes a tenth of the time."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for namespace in namespaces:
-        names[split(namespace)[0]].append(split(namespace)[1])
-    found: dict[str, int] = {}
-    for database, each in names.items():
-        for first in range(0, len(each), _COUNTED_TOGETHER):
-            together = each[first : first + _COUNTED_TOGETHER]
-            found |= await _counted(node, database, together)
-    return found
-
-
-async def _counted(node: Node, database: str, names: list[str]) -> dict[str, int]:
-    counting: list[Document] = [
-        {"$collStats": {"count": {}}},
-        {"$project": {"_id": 0, "ns": 1, "count": 1}},
-    ]
-    others = [{"$unionWith": {"coll": name, "pipeline": counting}} for name in names[1:]]
-    command: Document = {
-        "aggregate": names[0],
-        "pipeline": [*counting, *others],
-        "cursor": {"batchSize": len(names) + 1},
-    }
-    try:
-        with translated(f"counting {len(names)} collections of {database}"):
-            reply = await node.command(database, command, timeout_s=COUNT_TIMEOUT_S)
-    except (CommandFailed, PermissionDenied):
-        # One of them is not there, or may only be counted by its own.
-        return {f"{database}.{name}": await count(node, f"{database}.{name}") for name in names}
-    return {row["ns"]: int(row["count"]) for row in reply["cursor"]["firstBatch"]}
-
-
-async def count_exactly(node: Node, namespace: str) -> int:
-    """The same by reading: after a crash of the server its metadata may be off, and stay so as long
-    as the collection does."""
-    database, collection = split(namespace)
-    command: Document = {
-        "aggregate": collection,
-        "pipeline": [{"$group": {"_id": None, "n": {"$sum": 1}}}],
-        "cursor": {},
-        "readConcern": {"level": "local"},
-    }
-    with translated(f"counting {namespace}"), pymongo.timeout(READ_TIMEOUT_S):
-        reply = await node.command(database, command, timeout_s=None)
-    return sum(int(row["n"]) for row in reply["cursor"]["firstBatch"])
 
 
 async def find_all(node: Node, namespace: str) -> list[dict[str, Any]]:

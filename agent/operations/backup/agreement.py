@@ -21,7 +21,8 @@ from agent.operations.context import LeadContext, PartContext
 from agent.wire.operations import Operation
 from agent.wire.optime import OpTime
 
-LAST_WRITE_TIMEOUT_S: Final = 24 * 3600.0
+LAST_WRITE_TIMEOUT_S: Final = 14 * 24 * 3600.0
+"""As long as the work itself may take: who has read all waits for the largest replica set."""
 PUSH_WITHIN_S: Final = 60.0
 _PUSH_AGAIN_S: Final = 0.1
 

@@ -24,7 +24,8 @@ from agent.mongo.apply.documents import RawDocument, cut
 from agent.mongo.apply.inserting import insert, inserting
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import empty
-from agent.mongo.apply.target import collections, count_exactly, counts
+from agent.mongo.apply.target import collections
+from agent.mongo.counting import count_exactly, counts
 from agent.mongo.raw import documents
 from agent.operations.restore.job import Job, is_over
 from agent.operations.restore.keeping import small_collections

@@ -15,7 +15,8 @@ from typing import Final
 
 from agent.errors import IntegrityError, NotFound, RestoreFailed
 from agent.mongo.apply.target import collections
-from agent.mongo.scratch import count, database_hash, validate
+from agent.mongo.counting import count_exactly
+from agent.mongo.scratch import database_hash, validate
 from agent.operations.reading import Steps
 from agent.operations.restore.plan import Plan
 from agent.operations.scratch.restoring import Restored
@@ -76,7 +77,7 @@ class Share:
             self.collections += 1
             for problem in await validate(found.node, database, name):
                 self.find(f"{present.ns}: {problem}")
-            documents = await count(found.node, database, name)
+            documents = await count_exactly(found.node, present.ns)
             self.documents += documents
             steps.add(documents_done=documents)
             wanted = expected.get(present.ns)

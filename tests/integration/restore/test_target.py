@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from agent.mongo import node as node_module
+from agent.mongo.apply.target import drop_database
 from agent.storage.memory import MemoryStorage
 from tests.support.compare import assert_same, fingerprint
 from tests.support.eventually import eventually
@@ -96,6 +97,25 @@ async def test_an_index_build_may_outlast_every_socket(
     finally:
         await node.aclose()
     assert_same(before, fingerprint(client))
+
+
+async def test_dropping_a_database_may_outlast_every_socket(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_one({"_id": 1})
+    monkeypatch.setattr(node_module, "CALL_TIMEOUT_S", 0.3)  # sockets: four times that
+    node = await open_node(one_node)
+    try:
+        with hanging(client, "dropDatabaseHangAfterAllCollectionsDrop"):
+            drop = asyncio.create_task(drop_database(node, "db"))
+            await asyncio.to_thread(eventually, lambda: running(client, "dropDatabase"))
+            await asyncio.sleep(2.0)
+            assert not drop.done()
+        await drop
+    finally:
+        await node.aclose()
+    assert "db" not in client.list_database_names()
 
 
 async def test_a_database_that_is_still_being_dropped_is_waited_for(one_node: ReplicaSet) -> None:

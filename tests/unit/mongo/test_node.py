@@ -8,7 +8,7 @@ import pytest
 from bson import Timestamp
 
 from agent.errors import ConfigError, NodeUnavailable
-from agent.mongo.node import Node, _hello, check_uri
+from agent.mongo.node import Hello, Node, _hello, check_uri
 from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
 from tests.unit.mongo.scripted_node import ScriptedNode, at, batch
@@ -132,3 +132,26 @@ async def test_a_node_that_knows_no_commit_yet_is_not_read_from_the_beginning_of
     assert await ScriptedNode([], majority=OpTime(T=7, I=1)).committed() == OpTime(T=7, I=1)
     with pytest.raises(NodeUnavailable, match="does not know yet what a majority has"):
         await ScriptedNode([], majority=OpTime(T=0, I=0)).committed()
+
+
+class Following(ScriptedNode):
+    """What is committed moves on by a second with each look, up to a point."""
+
+    def __init__(self, up_to: int) -> None:
+        super().__init__([], majority=at(0))
+        self._up_to = up_to
+
+    async def hello(self) -> Hello:
+        """A little nearer."""
+        self._majority = at(min(self._up_to, self._majority.T + 1))
+        return await super().hello()
+
+
+async def test_a_majority_that_comes_nearer_is_waited_for_beyond_the_deadline() -> None:
+    hello = await Following(20).wait_majority(at(20), timeout_s=0.2)
+    assert hello.majority == at(20), "20 looks take 0.4 s"
+
+
+async def test_a_majority_that_stands_still_is_not_waited_for() -> None:
+    with pytest.raises(NodeUnavailable, match="nothing was"):
+        await Following(2).wait_majority(at(3), timeout_s=0.05)

@@ -6,9 +6,12 @@ from contextlib import aclosing
 from typing import Any
 
 import bson
+import pytest
 from bson import Binary, Int64
 
-from agent.mongo.apply.target import collections, count_exactly, shapes
+from agent.mongo.apply.target import collections, shapes
+from agent.mongo.counting import count_exactly
+from agent.mongo.dumping import listed_collections, listed_indexes
 from agent.wire.optime import OpTime
 from tests.unit.mongo.scripted_node import ScriptedNode, batch
 
@@ -45,6 +48,18 @@ async def test_a_listing_stays_in_the_session_that_began_it() -> None:
         assert node.used[0] is not None
         assert node.used[0] is node.used[1]
         assert node.asked[1]["getMore"] == Int64(7)
+
+
+async def test_a_dumped_listing_stays_in_its_session_and_ends_it_when_it_fails() -> None:
+    node = Listening([batch(ROW, cursor_id=7), batch(ROW, first=False)])
+    assert len(await listed_collections(node, "db")) == 2
+    assert node.used[0] is not None
+    assert node.used[0] is node.used[1]
+    assert not node.used[0].has_ended, "the next reader takes it"
+    node = Listening([batch(ROW, cursor_id=7)])
+    with pytest.raises(IndexError):
+        await listed_indexes(node, "db", "c")
+    assert node.used[0].has_ended, "the server forgets the cursor with it"
 
 
 async def test_documents_are_counted_by_reading_them() -> None:
