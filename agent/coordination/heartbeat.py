@@ -24,9 +24,11 @@ import structlog
 from agent.clock import Clock, jittered
 from agent.coordination.lease import Holder
 from agent.errors import (
+    ConfigError,
     Conflict,
     LeaseLost,
     Permanent,
+    PermissionDenied,
     StoreUnavailable,
     TidelogError,
     Transient,
@@ -218,11 +220,12 @@ class Heartbeat:
             self._ask_copied_by_at = now + COPIED_BY_EVERY_S
             try:
                 self._copied_by = await self.node.copied_by()
-            except Transient as error:
-                log.debug("node.copied_by_unknown", error=str(error))
-            except Permanent as error:
-                self._ask_copied_by_at = math.inf
+            except PermissionDenied as error:
+                # What was known gets old; and nothing will be known before the agent starts again.
+                self._copied_by, self._ask_copied_by_at = 0, math.inf
                 log.info("node.copied_by_unknown", error=str(error))
+            except (Transient, Permanent, ConfigError) as error:
+                log.debug("node.copied_by_unknown", error=str(error))
         return self._copied_by
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:

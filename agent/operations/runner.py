@@ -34,6 +34,7 @@ from agent.wire.operations import Kind, Operation, State
 UNKNOWN_FOR_S: Final = 30.0
 """How long a request of a kind unknown here is left to agents that may know it."""
 WAKE_WITHIN_S: Final = 1.0
+LOOK_AGAIN_S: Final = 1.0
 BYSTANDER_LOOKS_EVERY_S: Final = 0.25
 """How often, at most, an agent looks while others do all there is to do: less than the pause before
 the second best bids, so that it hears in time that the best has. What it costs otherwise is felt by
@@ -114,10 +115,13 @@ class Runner:
                 self._wakeup.clear()
                 try:
                     await self._look(group)
+                    next_s = self._next_lapse_s()
                 except Transient as error:
+                    # What woke us has not been seen, and nothing wakes us for it again.
+                    next_s = LOOK_AGAIN_S
                     log.warning("runner.look_failed", error=str(error))
                 looked_at = self._services.clock.monotonic()
-                await self._wakeup.wait(self._next_lapse_s())
+                await self._wakeup.wait(next_s)
                 if self._is_bystander():
                     passed_s = self._services.clock.monotonic() - looked_at
                     await self._services.clock.sleep(max(0, BYSTANDER_LOOKS_EVERY_S - passed_s))

@@ -88,6 +88,7 @@ class Worker:
         self._started = self._clock.monotonic()
         self._reported_at = 0.0
         self._is_forgiven = False
+        self._is_handed_over = False
 
     async def run(self) -> None:
         """Work until the part is over, or this attempt is. Raises `Superseded` when it is
@@ -106,11 +107,11 @@ class Worker:
             )
             try:
                 error = await attempted(self._work)
+                if error is not None:
+                    await self._after(error)
             except asyncio.CancelledError:
                 await self._hand_over("the agent stops")
                 raise
-            if error is not None:
-                await self._after(error)
 
     async def _work(self) -> None:
         attempts = self._attempts()
@@ -157,9 +158,11 @@ class Worker:
             raise error
 
     async def _hand_over(self, why: str) -> None:
-        """Give the part back in good order, if there is time; else its lease lapses."""
-        if self.held.is_lost:
+        """Give the part back in good order, if there is time; else its lease lapses. Once: each
+        takes an attempt away, and one that is cancelled is carried out all the same."""
+        if self.held.is_lost or self._is_handed_over:
             return
+        self._is_handed_over = True
         call = self.services.operations.hand_over_part(
             self.operation.id, self._replset, self.held.epoch, note=f"handed over: {why}"
         )

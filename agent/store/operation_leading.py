@@ -154,6 +154,7 @@ class OperationLeading(OperationReading):
             return changed
         now = await self.get(op_id)
         if now.lead_epoch == epoch and (now.state is done_if or action == TAKING):
+            await self._wake(op_id, if_asked=wake)
             return now  # our own write, whose answer was lost
         await self._check_confirmed(op_id, match, action)
         if now.lead_epoch > epoch:

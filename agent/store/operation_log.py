@@ -64,6 +64,7 @@ class OperationLog(OperationLeading, OperationWorking):
                 operation = await self._insert(op_id, document, _name(name, namesakes + 1))
             except DuplicateKeyError as error:
                 if "_id" in (error.details or {}).get("keyPattern", {}):
+                    await self._wake(op_id)
                     return await self.get(op_id)
                 namesakes += await self._explain(error, kind, name)
                 continue

@@ -62,9 +62,14 @@ class OperationReading:
         )
         if found is None:
             return None
-        if wake:
-            await self._commands.wake(found["_id"])
+        await self._wake(found["_id"], if_asked=wake)
         return Operation.from_document(found)
+
+    async def _wake(self, op_id: str, *, if_asked: bool = True) -> None:
+        """Tell the agents of a change. Who finds that it is done already, since only the answer was
+        lost, tells them, too: nobody else has."""
+        if if_asked:
+            await self._commands.wake(op_id)
 
     async def _check_confirmed(self, op_id: str, match: Document, action: str) -> None:
         """After a change that matched nothing. What a majority has may match all the same: then a

@@ -129,6 +129,7 @@ class OperationWorking(OperationReading):
         now = await self.get(op_id)
         part = now.part(replset)
         if part is not None and part.epoch == epoch and part.state is done_if:
+            await self._wake(op_id, if_asked=wake)
             return now  # our own write, whose answer was lost
         await self._check_confirmed(op_id, match, action)
         what = f"{action} of {replset} in {now.kind} {now.name}"

@@ -10,15 +10,18 @@ from typing import cast
 
 import pytest
 
-from agent.coordination.heartbeat import Condition, Heartbeat
+from agent.coordination.heartbeat import COPIED_BY_EVERY_S, Condition, Heartbeat
 from agent.coordination.lease import Holder
 from agent.errors import (
+    ConfigError,
     Conflict,
     LeaseLost,
     NodeUnavailable,
     PermissionDenied,
     StoreUnavailable,
+    TidelogError,
 )
+from agent.mongo.translate import CommandFailed
 from agent.store.lease_store import LeaseStore
 from agent.store.node_registry import NodeRegistry
 from agent.wire.leases import TTL_S, Lease
@@ -104,7 +107,7 @@ class FakeNode:
     mongodb_version = "6.0.5"
     role = Role.SECONDARY
     is_down = False
-    refuses = False
+    refuses: TidelogError | None = None
     asked = 0
 
     async def status(self) -> tuple[Role, float, str]:
@@ -114,8 +117,8 @@ class FakeNode:
 
     async def copied_by(self) -> int:
         self.asked += 1
-        if self.refuses:
-            raise PermissionDenied("not authorized")
+        if self.refuses is not None:
+            raise self.refuses
         return 2
 
 
@@ -166,16 +169,34 @@ async def test_a_heartbeat_of_a_secondary_tells_how_many_copy_from_it() -> None:
     assert [beat.copied_by for beat in control.beats] == [2, 0]
 
 
-async def test_who_may_not_ask_who_copies_asks_once_and_beats_on() -> None:
-    control = FakeControl(ManualClock())
-    node = FakeNode()
-    node.refuses = True
+async def beaten_with(error: TidelogError) -> tuple[FakeNode, list[int]]:
+    """A node that is asked once, refuses once, and would answer after that."""
+    clock = ManualClock()
+    control, node = FakeControl(clock), FakeNode()
     beat = heartbeat(control, node)
-    async with running(beat):
-        beat.condition.changed.set()
-        await settle()
-    assert [beat.copied_by for beat in control.beats] == [0, 0]
-    assert node.asked == 1
+    async with running(beat) as task:
+        for node.refuses in (error, None):
+            await clock.advance(COPIED_BY_EVERY_S)
+            beat.condition.changed.set()
+            await settle()
+        assert not task.done()
+    return node, [beat.copied_by for beat in control.beats]
+
+
+async def test_who_may_not_ask_who_copies_any_more_asks_no_more_and_forgets() -> None:
+    node, told = await beaten_with(PermissionDenied("not authorized"))
+    assert told == [2, 0, 0]
+    assert node.asked == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CommandFailed("no", code=1), ConfigError("the login is refused"), NodeUnavailable("away")],
+)
+async def test_whatever_else_asking_who_copies_meets_it_is_asked_again(error: TidelogError) -> None:
+    node, told = await beaten_with(error)
+    assert told == [2, 2, 2]
+    assert node.asked == 3
 
 
 async def test_what_changed_is_told_at_once() -> None:

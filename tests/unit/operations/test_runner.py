@@ -1,11 +1,21 @@
-"""Of leases that ended here, the others are told once a look shows that they are free."""
+"""When an agent looks, and what it tells the others of what it has seen."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
-from agent.operations.runner import told_apart
+import pytest
+
+from agent.coordination.wakeup import Wakeup
+from agent.errors import StoreUnavailable
+from agent.operations import runner
+from agent.operations.runner import Runner, told_apart
 from agent.wire.leases import Lease
+from agent.wire.operations import Operation
+from tests.support.manual_clock import ManualClock
 
 
 def lease(scope: str, owner: str) -> Lease:
@@ -23,3 +33,29 @@ def test_a_look_that_is_older_than_the_end_leaves_it_to_the_next() -> None:
 def test_what_another_has_taken_on_is_nobody_elses_to_hear_of() -> None:
     held = {"work/rs0": lease("work/rs0", "rs0/b:1")}
     assert told_apart({"work/rs0"}, held, "rs0/a:1") == (set(), set())
+
+
+async def test_a_look_that_fails_is_made_again_before_the_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may have been the wake-up's, and that does not come twice."""
+    monkeypatch.setattr(runner, "LOOK_AGAIN_S", 0.01)
+    looked = asyncio.Event()
+    answers: list[Exception | None] = [StoreUnavailable("away"), None]
+
+    async def active() -> list[Operation]:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        looked.set()
+        return []
+
+    operations = SimpleNamespace(active=active)
+    node = SimpleNamespace(id="rs0/a:1", replset="rs0")
+    services: Any = SimpleNamespace(operations=operations, node=node, clock=ManualClock())
+    unused: Any = None
+    tried = Runner(services, {}, unused, Wakeup(poll_s=600.0), lead_replset="rs0")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        task = group.create_task(tried.run())
+        await looked.wait()
+        task.cancel()

@@ -1,7 +1,9 @@
-"""A primary that is cut off has a write that no majority knows: what the next change does then."""
+"""A primary that is cut off has a write that no majority knows: what the next change does then.
+And one that is gone with its answer has made a change that nobody has heard of."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from typing import Any
 
@@ -10,8 +12,8 @@ import pytest
 from agent.errors import Conflict, StoreUnavailable
 from agent.store.operation_log import OperationLog
 from agent.wire.collections import OPERATIONS
-from agent.wire.operations import State
-from tests.support.control_model import Document, ModelCollection, ModelServer
+from agent.wire.operations import Operation, State
+from tests.support.control_model import Document, Fate, ModelCollection, ModelServer
 
 OP_ID = "1" * 24
 EPOCH = 7
@@ -48,8 +50,20 @@ def collection() -> _CutOff:
     return found
 
 
-def _log(collection: _CutOff) -> OperationLog:
-    return OperationLog(collection._server)  # type: ignore[arg-type]  # the model stands for Control
+class _Commands:
+    """Counts the wake-ups."""
+
+    def __init__(self) -> None:
+        self.woken: list[str | None] = []
+
+    async def wake(self, op_id: str | None = None) -> None:
+        self.woken.append(op_id)
+
+
+def _log(collection: _CutOff, commands: _Commands | None = None) -> OperationLog:
+    server: Any = collection._server
+    woken: Any = commands
+    return OperationLog(server, woken)
 
 
 async def _move(collection: _CutOff, before: State, after: State) -> State:
@@ -83,3 +97,28 @@ async def test_so_is_a_part(collection: _CutOff) -> None:
     collection.documents[OP_ID]["parts"] = [{**part, "state": "done"}]
     with pytest.raises(StoreUnavailable, match="not confirmed yet"):
         await _log(collection).update_part(OP_ID, "rs", 3, state=State.FAILED)
+
+
+async def test_a_change_whose_answer_was_lost_wakes_when_it_is_found_done(
+    collection: _CutOff,
+) -> None:
+    collection.documents = deepcopy(collection.confirmed)
+    collection.confirmed = collection.documents
+    part = {"replset": "rs", "state": "running", "epoch": 3, "node": "rs/h:1"}
+    collection.documents[OP_ID]["parts"] = [part]
+    commands = _Commands()
+    log = _log(collection, commands)
+
+    async def repeated(change: Callable[[], Awaitable[Operation]]) -> None:
+        collection._server.fate = Fate.ANSWER_LOST
+        with pytest.raises(StoreUnavailable):
+            await change()
+        assert commands.woken == []
+        await change()
+        assert commands.woken == [OP_ID]
+        commands.woken.clear()
+
+    await repeated(
+        lambda: log.transition(OP_ID, State.PREPARING, State.RUNNING, epoch=EPOCH),
+    )
+    await repeated(lambda: log.update_part(OP_ID, "rs", 3, state=State.DONE))

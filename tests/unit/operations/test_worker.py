@@ -1,0 +1,128 @@
+"""What a worker writes of its part when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from agent.coordination.lease import HeldLease
+from agent.errors import StorageUnavailable
+from agent.operations.board import Board
+from agent.operations.worker import RoleLost, Worker
+from agent.tasks import TaskGroup
+from agent.wire.leases import Lease
+from agent.wire.operations import Kind, Operation, Part, State
+from tests.support.manual_clock import ManualClock, settle
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Log:
+    """The operation log of one part."""
+
+    def __init__(self) -> None:
+        self.unanswered = ""
+        self.reached = asyncio.Event()
+        self.written: list[str] = []
+        self.operation = Operation(
+            id="a" * 24,
+            kind=Kind.BACKUP,
+            name="n",
+            state=State.RUNNING,
+            spec={},
+            requested_at=START,
+            parts=(Part(replset="rs0", epoch=3, state=State.PREPARING, attempts=1),),
+        )
+
+    async def take_part(self, *_: Any) -> Operation:
+        return self.operation
+
+    async def update_part(self, *_: Any, note: str | None = None, **changes: Any) -> Operation:
+        return await self._write(note or str(changes["state"]))
+
+    async def hand_over_part(self, *_: Any, note: str) -> Operation:
+        return await self._write(note)
+
+    async def _write(self, what: str) -> Operation:
+        self.written.append(what)
+        if what == self.unanswered:
+            self.reached.set()
+            await asyncio.Event().wait()
+        return self.operation
+
+
+class Failing:
+    """A kind whose work fails beside a task that takes a moment to end."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self.ending = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def work(self, _part: Any) -> dict[str, Any]:
+        async with TaskGroup() as group:
+            group.create_task(self._linger())
+            await asyncio.sleep(0)
+            raise self._error
+
+    async def _linger(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ending.set()
+            await self.may_end.wait()
+
+
+def worker(log: Log, kind: Failing) -> Worker:
+    clock = ManualClock()
+    lease = Lease(id="work/rs0", owner="rs0/a:1", epoch=3, expires_at=START)
+    node = SimpleNamespace(id="rs0/a:1", replset="rs0", host="a:1")
+    services: Any = SimpleNamespace(clock=clock, node=node, operations=log)
+    carried_out: Any = kind
+    board, held = Board(), HeldLease(lease, clock)
+    board.publish([log.operation], {})
+    return Worker(services, carried_out, board, held, log.operation)
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+
+
+async def test_a_stop_while_the_work_fails_is_no_failed_attempt() -> None:
+    log, kind = Log(), Failing(StorageUnavailable("away"))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker(log, kind).run())
+        await kind.ending.wait()
+        task.cancel()
+        await settle()
+        kind.may_end.set()
+        await cancelled(task)
+    assert log.written[-1] == "handed over: the agent stops"
+
+
+async def test_nor_is_one_while_the_failure_is_written() -> None:
+    log, kind = Log(), Failing(StorageUnavailable("away"))
+    log.unanswered = "attempt 1 failed: away"
+    kind.may_end.set()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker(log, kind).run())
+        await log.reached.wait()
+        task.cancel()
+        await cancelled(task)
+    assert log.written[-2:] == [log.unanswered, "handed over: the agent stops"]
+
+
+async def test_a_part_that_is_being_handed_over_is_not_handed_over_again() -> None:
+    """Each time would take an attempt away."""
+    log, kind = Log(), Failing(RoleLost("a:1 is not the primary any more"))
+    log.unanswered = "handed over: a:1 is not the primary any more"
+    kind.may_end.set()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker(log, kind).run())
+        await log.reached.wait()
+        task.cancel()
+        await cancelled(task)
+    assert log.written[-1] == log.unanswered
