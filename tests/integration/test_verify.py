@@ -74,10 +74,8 @@ def test_a_harmed_chunk_names_the_backups_it_harms_and_no_other(scene: Scene, ha
 def test_archived_oplog_that_is_gone_or_changed_names_the_moments_it_harms(scene: Scene) -> None:
     scene.enable_pitr(1.0)
     scene.backup()
-    for number in range(4):
-        scene.client.shop.orders.insert_one({"_id": number})
-        at = scene.client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
-        scene.wait_covered((at.time, at.inc))
+    for _ in range(4):
+        scene.wait_covered(_write(scene))
     scene.ctl.ok("verify", "--deep", "--wait")
     (run,) = scene.runs()
     slices = [key for key in scene.slices() if f"{run['start']['T']:010d}" <= key.split("/")[-1]]
@@ -91,6 +89,27 @@ def test_archived_oplog_that_is_gone_or_changed_names_the_moments_it_harms(scene
     done = scene.ctl.run("verify", "--wait")
     assert done.status == 1, str(done)
     assert done.value["harmed_ranges"]
+
+
+def test_oplog_that_was_archived_elsewhere_is_not_harmed_here(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.enable_pitr(1.0)
+    scene.wait_covered(_write(scene))
+    other = tmp_path / "other"
+    other.mkdir()
+    scene.ctl.configure_filesystem(other)
+    eventually(lambda: len(scene.runs()) == 2, 30, describe=scene.agents.log_tails)
+    scene.wait_covered(_write(scene))
+    looked = scene.ctl.ok("verify", "--wait")
+    assert (looked["harmed"], looked["harmed_ranges"]) == (0, [])
+    assert looked["objects"] > 0
+
+
+def _write(scene: Scene) -> tuple[int, int]:
+    scene.client.shop.orders.insert_one({})
+    at = scene.client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
+    return at.time, at.inc
 
 
 def test_a_backup_that_does_not_exist_is_not_found(scene: Scene) -> None:

@@ -17,6 +17,7 @@ from agent.faults import fault_point
 from agent.operations.context import LeadContext, PartContext
 from agent.operations.copies import known_backup, opened, profile_of
 from agent.operations.reading import Steps, one_part, result_of
+from agent.operations.repository import looked_at
 from agent.operations.verification.checking import Checker, Tally
 from agent.operations.verification.ledger import Ledger
 from agent.storage.base import Storage
@@ -106,9 +107,11 @@ async def _places(part: PartContext, name: str) -> set[str]:
 
 
 async def _archived(part: PartContext, checker: Checker, found: _Found) -> None:
+    marker = await looked_at(part.services, part.settings, MAIN, checker.storage)
+    here = marker.repository_id if marker is not None else None
     runs = await part.services.runs.runs()
-    for replset in sorted({run.replset for run in runs}):
-        tally, lost = await _archived_of(part, checker, replset)
+    for replset in sorted({run.replset for run in runs if run.is_in(here)}):
+        tally, lost = await _archived_of(part, checker, replset, here)
         found.add(tally)
         for span in lost:
             named = {"replset": replset, **span.to_document()}
@@ -117,20 +120,21 @@ async def _archived(part: PartContext, checker: Checker, found: _Found) -> None:
 
 
 async def _archived_of(
-    part: PartContext, checker: Checker, replset: str
+    part: PartContext, checker: Checker, replset: str, here: str | None
 ) -> tuple[Tally, list[Span]]:
     """Looked at until no deletion shortened the runs meanwhile; what was read is not read again."""
-    runs = await _runs(part, replset)
+    runs = await _runs(part, replset, here)
     while True:
         tally, lost = await checker.archived(replset, runs)
-        now = await _runs(part, replset)
+        now = await _runs(part, replset, here)
         if not tally.problems or _starts(now) >= _starts(runs):
             return tally, lost
         runs = now
 
 
-async def _runs(part: PartContext, replset: str) -> list[Run]:
-    return [run for run in await part.services.runs.runs() if run.replset == replset]
+async def _runs(part: PartContext, replset: str, here: str | None) -> list[Run]:
+    """Those whose slices lie in this repository: `main` may have led elsewhere before."""
+    return [run for run in await part.services.runs.runs(replset) if run.is_in(here)]
 
 
 def _starts(runs: Iterable[Run]) -> set[tuple[str, OpTime]]:
