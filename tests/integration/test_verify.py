@@ -91,9 +91,7 @@ def test_archived_oplog_that_is_gone_or_changed_names_the_moments_it_harms(scene
     assert done.value["harmed_ranges"]
 
 
-def test_oplog_that_was_archived_elsewhere_is_not_harmed_here(
-    scene: Scene, tmp_path: Path
-) -> None:
+def test_oplog_that_was_archived_elsewhere_is_not_harmed_here(scene: Scene, tmp_path: Path) -> None:
     scene.enable_pitr(1.0)
     scene.wait_covered(_write(scene))
     other = tmp_path / "other"
