@@ -135,21 +135,25 @@ class Keyring:
         know yet is proven with the repository's authority, and then remembered. Raises
         `IntegrityError` where it was tampered with, `KeyUnusable` where it cannot be proven."""
         await self._read(fresh)
+        await self._prove_new()
+        return self._policies[-1] if self._policies else None
+
+    async def announced(self, *, fresh: bool = False) -> Policy | None:
+        """The same for whoever reads, and may have no key: where it cannot be proven now, what
+        the repository says of itself. Raises `IntegrityError`, and what the storage raises."""
+        await self._read(fresh)
+        try:
+            await self._prove_new()
+        except (KeyUnusable, KeyServiceUnavailable, ConfigError) as error:
+            log.warning("encryption.policy_unproven", error=str(error))
+        return self._policies[-1] if self._policies else None
+
+    async def _prove_new(self) -> None:
         if self._proven < len(self._policies):
             where = self.policies_at or self.storage
             prove(self._policies, await self._authority(), where.address)
             await self.custody.witnesses.remember(where.address, self._policies[-1])
             self._proven = len(self._policies)
-        return self._policies[-1] if self._policies else None
-
-    async def announced(self, *, fresh: bool = False) -> Policy | None:
-        """The same for whoever reads, and may have no key: where it cannot be proven now, what
-        the repository says of itself. Raises `IntegrityError`."""
-        try:
-            return await self.policy(fresh=fresh)
-        except (KeyUnusable, KeyServiceUnavailable, ConfigError) as error:
-            log.warning("encryption.policy_unproven", error=str(error))
-            return self._policies[-1]
 
     async def _read(self, fresh: bool) -> None:
         now = self.custody.clock.monotonic()

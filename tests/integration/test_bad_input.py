@@ -306,3 +306,27 @@ def test_without_a_storage_nothing_is_written_down(one_node: ReplicaSet) -> None
         assert "no storage is configured" in sentence
         assert "ctl config --file" in hint
     assert ctl.ok("status")["running"] == []
+
+
+def test_an_agent_outlives_a_storage_whose_settings_cannot_work(
+    one_node: ReplicaSet, tmp_path: Path
+) -> None:
+    """A temporary key of Alibaba Cloud without its token: found out when a call is to be made."""
+    settings = {
+        "type": "oss",
+        "oss.region": "eu-central-1",
+        "oss.bucket": "backups",
+        "oss.credentials.accessKeyID": "STS.temporary",
+        "oss.credentials.accessKeySecret": "{env: BACKUP_SECRET}",
+    }
+    given = [part for key, text in settings.items() for part in ("--set", f"storage.{key}={text}")]
+    with Agents(one_node, extra={"BACKUP_SECRET": "secret"}) as agents:
+        ctl = Ctl(one_node.uri())
+        assert "STS" in said(ctl.run("config", *given), 1)[0]
+        (agent,) = agents
+        eventually(
+            lambda: "encryption.probe_failed" in agent.log_text(), 20.0, describe=agent.log_tail
+        )
+        agent.check_running()
+        ctl.configure_filesystem(tmp_path)
+        ctl.ok("backup", "--wait", within_s=LONG_S)

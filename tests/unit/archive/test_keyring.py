@@ -11,7 +11,7 @@ from agent.archive.layout import KEYS, chunk_key, data_key_key, policy_key
 from agent.archive.objects import get_json, put_json
 from agent.archive.policies import read_policies
 from agent.archive.vault import keyring_of, stored_name, with_one_key, write_for
-from agent.errors import IntegrityError, KeyUnusable, ObjectExists, Refused
+from agent.errors import ConfigError, IntegrityError, KeyUnusable, ObjectExists, Refused
 from agent.operations.deletion import delete_backup
 from agent.operations.keys_kept import probe
 from agent.storage.base import put_bytes
@@ -19,6 +19,7 @@ from agent.storage.fanout import FanOut
 from agent.storage.memory import MemoryStorage
 from agent.storage.routed import Routed
 from agent.wire.encryption import DataKeyRecord, Kek, Policy, follows
+from tests.support.faulty_storage import FaultyStorage
 from tests.support.vaults import NOW, SECOND, Vaults
 
 CHUNK = {"key": "chunks/c", "size_bytes": 1, "sha256": "", "plain_bytes": 1, "segments": []}
@@ -246,3 +247,16 @@ async def test_a_policy_that_anybody_in_the_agent_has_read_holds_for_all_writers
         await put_bytes(slicer, name, b"in clear")
     assert await write_for(slicer, "pitr", "rs0") is not None
     assert stored_name(slicer, name) == name + ".enc"
+
+
+async def test_a_storage_that_cannot_be_listed_is_told_as_what_it_is_to_readers_too() -> None:
+    """A bucket that is not there, a certificate that nobody trusts: found out at the first call."""
+    vaults = Vaults()
+    keyring = (await vaults.open()).keyring
+    faulty = FaultyStorage(keyring.storage)
+    keyring.storage = faulty
+    faulty.fail("list", ConfigError("no such bucket"), times=2)
+    for ask in (keyring.announced, keyring.policy):
+        with pytest.raises(ConfigError, match="no such bucket"):
+            await ask(fresh=True)
+    assert await keyring.announced() is None
