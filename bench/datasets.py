@@ -4,6 +4,7 @@ is a history of small operations. Sizes are those at scale 1."""
 from __future__ import annotations
 
 import random
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +18,8 @@ C_COLLECTIONS = 20_000
 D_OPERATIONS = 1_000_000
 D_COLLECTIONS = 8
 E_DOCUMENTS = 2_500_000
+_OTHER_FILES = 2_000
+"""Of the server that holds C: connections, the oplog, its own collections."""
 _BATCH = 10_000
 _GROUP = 500
 _WORDS = [f"w{number:05d}" for number in range(5_000)]
@@ -67,14 +70,21 @@ def load_b(client: Any, scale: float) -> None:
         )
 
 
-def load_c(client: Any, scale: float) -> None:
-    """`many.c…`: five documents each."""
+def c_collections(scale: float) -> int:
+    """How many collections C has: mongod holds two files of each open, those of a dropped one for a
+    while, too, and dies where it is granted no more descriptors."""
+    granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(int(C_COLLECTIONS * scale), max(1, (granted - _OTHER_FILES) // 4))
+
+
+def load_c(client: Any, count: int) -> None:
+    """`many.c…`: so many collections of five documents each."""
 
     def fill(number: int) -> None:
         client.many[f"c{number:05d}"].insert_many({"_id": i, "n": number} for i in range(5))
 
     with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(fill, range(int(C_COLLECTIONS * scale))):
+        for _ in pool.map(fill, range(count)):
             pass
 
 

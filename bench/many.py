@@ -19,7 +19,6 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import WriteConcern
 from pymongo.client_session import ClientSession
 
-from bench import datasets
 from bench.rig import Measure, Rig
 
 AT_ONCE = 4
@@ -32,9 +31,9 @@ DATABASE, MODEL = "many", "model"
 class Many:
     """The limits on one rig, round by round."""
 
-    def __init__(self, rig: Rig, scale: float) -> None:
+    def __init__(self, rig: Rig, count: int) -> None:
         self._rig = rig
-        self._names = [f"c{n:05d}" for n in range(int(datasets.C_COLLECTIONS * scale))]
+        self._names = [f"c{n:05d}" for n in range(count)]
         self.measures = defaultdict[str, list[Measure]](list)
 
     def read(self) -> None:

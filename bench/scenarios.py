@@ -136,14 +136,14 @@ def _raw_round(rig: Rig, backups: Backups, limit: dict[str, list[float]]) -> Non
 def many_collections(scale: float, rounds: int) -> list[Row]:
     """Set C: collections of five documents each, backed up, restored over themselves and restored
     after their database was dropped; beside raw commands, and what the peers ask of the server."""
+    count = datasets.c_collections(scale)
     with Rig(arguments=FEW_FILES) as rig:
-        datasets.load_c(rig.client, scale)
+        datasets.load_c(rig.client, count)
         rig.settle()
         size = rig.client.many.command("dbStats")["dataSize"]
-        limit = Many(rig, scale)
+        limit = Many(rig, count)
         runs = defaultdict[str, list[Measure]](list)
         objects = 0
-        count = int(datasets.C_COLLECTIONS * scale)
         rounds = min(rounds, 2 if count <= MANY else 1)
         for _ in range(rounds):
             limit.read()

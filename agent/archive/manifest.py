@@ -21,6 +21,7 @@ from agent.wire.optime import OpTime
 from agent.wire.record import Record
 
 _GIVEN: set[str] = set()
+_NO_OPTIONS: Final[dict[str, Any]] = {}
 
 
 class Row(Record):
@@ -55,7 +56,8 @@ class CollectionEntry(Row):
 
     def _share(self, fields: dict[str, Any]) -> None:
         fields["uuid"] = shared_text(self.uuid)
-        fields["options"] = shared_document(self.options)
+        # Most have none, and there is nothing to look up then.
+        fields["options"] = shared_document(self.options) if self.options else _NO_OPTIONS
         fields["indexes"] = shared_document(self.indexes)
 
     @property

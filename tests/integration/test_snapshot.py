@@ -59,20 +59,24 @@ async def _taken(replset: ReplicaSet, **options: Any) -> tuple[SnapshotOutcome, 
 
 @contextmanager
 def _beside(act: Any) -> Iterator[None]:
-    """`act()` again and again in a thread of its own."""
-    ended = threading.Event()
+    """`act()` again and again in a thread of its own, once at least before the body begins."""
+    ended, begun = threading.Event(), threading.Event()
     lost: list[BaseException] = []
 
     def run() -> None:
         try:
             while not ended.is_set():
                 act()
+                begun.set()
         except BaseException as error:
             lost.append(error)
+        finally:
+            begun.set()
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
+        begun.wait(timeout=60)
         yield
     finally:
         ended.set()

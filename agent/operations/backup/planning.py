@@ -22,6 +22,7 @@ from typing import Final
 from agent.archive.manifest import CollectionEntry
 from agent.mongo.catalogue import Sizes, collection_sizes
 from agent.mongo.cursor import CollectionGone, SnapshotLost
+from agent.mongo.heads import HEAD_DOCUMENTS
 from agent.mongo.node import Node
 from agent.mongo.ranges import documents_a_range, find_ranges
 from agent.operations.backup.bundling import Bundle
@@ -31,6 +32,7 @@ from agent.operations.backup.reading import (
     CHUNK_BYTES,
     WHOLE_BYTES,
     Reader,
+    SmallCollection,
     Unit,
     decoded_bound,
     encoded_bound,
@@ -41,6 +43,8 @@ from agent.pipeline.channel import Channel
 
 PLANNER_BUDGET_BYTES: Final = 48 << 20
 """A planner's bundle and one reply."""
+_MOST_TOGETHER: Final = 64
+"""Tiny collections that are read in one go."""
 _CORES_A_STREAM: Final = 3
 """What one stream keeps busy: mongod one core, and the agent two that receive and compress."""
 
@@ -195,29 +199,44 @@ class Planner:
         self._on_finished = on_finished
         self._on_gone = on_gone
         self._bundle = Bundle(reader)
+        self._together = 1
 
     async def run(self, catalogue: Iterator[CollectionEntry]) -> None:
         """Plan until the shared iterator ends, then store the last bundle."""
+        bundled = self._remaining.bundled
+        unread = (entry for entry in catalogue if entry.uuid not in bundled)
         async with self._budget.take(PLANNER_BUDGET_BYTES):
-            for entry in catalogue:
-                if entry.uuid in self._remaining.bundled:
-                    continue
-                try:
-                    if entry.uuid in self._remaining.ranges or not await self._bundled(entry):
-                        await self._send(entry)
-                except CollectionGone:
-                    self._on_gone(entry)
+            while group := list(itertools.islice(unread, self._together)):
+                await self._plan(group)
             await self._store_bundle()
 
-    async def _bundled(self, entry: CollectionEntry) -> bool:
-        """Take a collection into the bundle if it is small."""
-        small = await self._reader.read_small(entry)
-        if small is None:
-            return False
+    async def _plan(self, group: list[CollectionEntry]) -> None:
+        """Several are read in one go where those before them were tiny: a collection that is not
+        is read a second time, and others wait for it that another planner could take."""
+        tiny: list[SmallCollection | None] = [None] * len(group)
+        if len(group) > 1:
+            tiny = await self._reader.read_tiny(group)
+        are_tiny = True
+        for entry, read in zip(group, tiny, strict=True):
+            try:
+                found = read
+                if entry.uuid in self._remaining.ranges:
+                    found = None
+                elif found is None:
+                    found = await self._reader.read_small(entry)
+                if found is None:
+                    await self._send(entry)
+                else:
+                    await self._take(found)
+                are_tiny &= found is not None and found.segment.count <= HEAD_DOCUMENTS
+            except CollectionGone:
+                self._on_gone(entry)
+        self._together = min(_MOST_TOGETHER, 2 * self._together) if are_tiny else 1
+
+    async def _take(self, small: SmallCollection) -> None:
         await self._bundle.add(small)
         if self._bundle.is_full:
             await self._store_bundle()
-        return True
 
     async def _store_bundle(self) -> None:
         stored = await self._bundle.store()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -32,6 +32,7 @@ from agent.mongo.cursor import (
     bounds,
     raw_batches,
 )
+from agent.mongo.heads import HEAD_DOCUMENTS, read_whole_heads
 from agent.mongo.node import Node
 from agent.mongo.raw import CursorReply
 from agent.operations.backup.moments import Pace, ReadClock
@@ -54,7 +55,7 @@ compressed, a reply and the batch cut out of it."""
 WHOLE_BYTES: Final = 1 << 30
 """A collection up to this size may be read whole: some four seconds at full speed, which are lost
 when an agent dies amidst it."""
-PROBE_DOCUMENTS: Final = 256
+PROBE_DOCUMENTS: Final = HEAD_DOCUMENTS
 """What is asked for first of a collection whose size nobody has asked for."""
 T = TypeVar("T")
 
@@ -192,6 +193,22 @@ class Reader:
         `SMALL_BYTES` plus a reply of the budget."""
         return await self._reread(lambda read_at: self._read_small(entry, read_at))
 
+    async def read_tiny(self, entries: Sequence[CollectionEntry]) -> list[SmallCollection | None]:
+        """Collections of a few documents, read in one go; None for each that has more, or has to be
+        read by itself for another reason: with `read_small`, which tells it. The caller holds what
+        that one wants."""
+        read_at = await self._read_clock.now()
+        finds = [_find(Unit(entry), read_at) for entry in entries]
+        replies = await read_whole_heads(self._node, finds, most_bytes=SMALL_BYTES)
+        found: list[SmallCollection | None] = []
+        for entry, reply in zip(entries, replies, strict=True):
+            if reply is None or len(reply.documents) > SMALL_BYTES:
+                found.append(None)
+                continue
+            await self._keep_pace(reply)
+            found.append(self._small(entry, read_at, [reply.documents], reply.count))
+        return found
+
     async def compressed(self, blocks: list[bytes]) -> Frame:
         """One frame over several blocks."""
         return await self._compression.frame(b"".join(blocks))
@@ -293,6 +310,12 @@ class Reader:
                     return None
         if length > SMALL_BYTES:
             return None
+        return self._small(entry, read_at, blocks, documents)
+
+    def _small(
+        self, entry: CollectionEntry, read_at: OpTime, blocks: list[bytes], documents: int
+    ) -> SmallCollection:
+        length = sum(map(len, blocks))
         self._tally.add(length, documents)
         segment = Segment(
             uuid=entry.uuid,
