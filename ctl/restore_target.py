@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from agent.errors import ConfigError, TargetNotCovered
 from agent.wire.namespaces import check_patterns
 from agent.wire.optime import OpTime, parse_target
+from agent.wire.quorum import parse_quorum
 from ctl.lookup import require_backup
 from ctl.places import read_places
 from ctl.render import optime
@@ -56,6 +56,8 @@ def build_options(
         check_patterns((one,))
         if "*" in one or "." not in one:
             raise ConfigError(f"{one!r} is not one collection", hint="write db.collection")
+    if ns_from is not None and ns_from == ns_to:
+        raise ConfigError(f"{ns_from!r} would be restored to itself", hint="leave both out")
     return {
         "ns": ns,
         "exclude_ns": exclude_ns,
@@ -68,13 +70,11 @@ def build_options(
 
 
 def _quorum(text: str | None) -> str | int | None:
-    if text is None or text in ("majority", "votingMembers"):
-        return text
-    if re.fullmatch(r"[1-9]|[1-4]\d|50", text):
-        return int(text)
-    raise ConfigError(
-        f"{text!r} is no commit quorum", hint="write majority, votingMembers or 1 to 50"
-    )
+    try:
+        return text if text is None else parse_quorum(text)
+    except ValueError as error:
+        said, _, hint = str(error).partition("; ")
+        raise ConfigError(said, hint=hint) from error
 
 
 async def choose_backup(session: Session, base: str | None, target: OpTime | None) -> Backup:

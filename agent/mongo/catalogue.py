@@ -4,7 +4,7 @@
 it answers as of that OpTime: dropped collections, old names, old options and old index lists
 included. So the catalogue and the data of a backup belong to one moment, and replay needs no guess
 about which command a listing had already seen. It also needs one round trip where `listIndexes`
-needs one a collection.
+needs one a collection. Where the server has it not enabled, `agent.mongo.listing` stands in.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.errors import NodeUnavailable
 from agent.mongo.cursor import BATCH_TIMEOUT_S, at_snapshot, session_of
+from agent.mongo.listing import is_refused, listed_at
 from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.tasks import TaskGroup
@@ -52,8 +53,21 @@ async def read_catalogue(node: Node, read_at: OpTime) -> list[CatalogueRow]:
 async def catalogue_rows(node: Node, read_at: OpTime) -> AsyncGenerator[CatalogueRow, None]:
     """Every collection of the replica set (views are documents of `system.views`).
 
-    Raises `NodeUnavailable`, `PermissionDenied`, `CommandFailed`.
+    Raises `NodeUnavailable`, `PermissionDenied`, `CommandFailed`, and where the server lists one by
+    one `CatalogueMoved`.
     """
+    try:
+        async with aclosing(_told_at(node, read_at)) as rows:
+            async for row in rows:
+                yield row
+    except CommandFailed as error:
+        if not is_refused(error):
+            raise
+        for one in await listed_at(node, read_at):
+            yield CatalogueRow(one.ns, one.uuid.hex(), one.options, one.indexes)
+
+
+async def _told_at(node: Node, read_at: OpTime) -> AsyncGenerator[CatalogueRow, None]:
     command: Document = {
         "aggregate": 1,
         "pipeline": [{"$listCatalog": {}}, {"$match": {"type": "collection"}}],

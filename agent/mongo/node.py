@@ -148,16 +148,22 @@ class Node:
         return str(rows[0]["shardName"]) if rows else None
 
     async def _learn(self) -> None:
+        await self.read_versions()
         with translated(f"connecting to {self.host}"):
-            build = await self.command("admin", {"buildInfo": 1})
-            self.mongodb_version = str(build["version"])
-            parameter = await self.command(
-                "admin", {"getParameter": 1, "featureCompatibilityVersion": 1}
-            )
-            self.fcv = str(parameter["featureCompatibilityVersion"]["version"])
             config = await self.command("admin", {"replSetGetConfig": 1})
             self.cluster_id = str(config["config"]["settings"]["replicaSetId"])
         self.shard = await self.read_shard()
+
+    async def read_versions(self) -> None:
+        """What `mongodb_version` and `fcv` are from now on: the server may have been upgraded, or
+        told to be compatible with another version, since they were last read."""
+        with translated(f"asking {self.host} for its version"):
+            build = await self.command("admin", {"buildInfo": 1})
+            parameter = await self.command(
+                "admin", {"getParameter": 1, "featureCompatibilityVersion": 1}
+            )
+        self.mongodb_version = str(build["version"])
+        self.fcv = str(parameter["featureCompatibilityVersion"]["version"])
 
     async def aclose(self) -> None:
         """Close all clients."""
@@ -229,6 +235,12 @@ class Node:
             )
         sources = [member.get("syncSourceHost") for member in reply["members"]]
         return sources.count(self.host)
+
+    async def data_members(self) -> int:
+        """How many members of the replica set have data. Raises `NodeUnavailable`."""
+        with translated("reading the members of the replica set"):
+            reply = await self.command("admin", {"replSetGetConfig": 1})
+        return sum(not member.get("arbiterOnly") for member in reply["config"]["members"])
 
     async def rollback_id(self) -> int:
         """Rises each time this node rolls writes back; reading across a rise is void."""

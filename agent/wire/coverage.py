@@ -26,6 +26,9 @@ class Coverage:
     troubles: Mapping[str, str] = field(default_factory=dict)
     """Why slicing of a replica set cannot begin."""
 
+    is_homeless: bool = False
+    """Whether the oplog is to be archived, and there is no storage to archive it in."""
+
     replsets: tuple[str, ...] = ()
     """What the cluster consists of now; without it, what has runs counts."""
 
@@ -43,7 +46,15 @@ class Coverage:
         """What can be restored as the profiles are now: runs in other repositories than `main`'s
         and backups that no profile leads to do not count."""
         within = tuple(backup for backup in backups if places.is_within_reach(backup))
-        return cls(places.runs(runs), tuple(gaps), within, dict(troubles or {}), tuple(replsets))
+        settings = places.settings
+        return cls(
+            places.runs(runs),
+            tuple(gaps),
+            within,
+            dict(troubles or {}),
+            settings.pitr.enabled and settings.storage is None,
+            tuple(replsets),
+        )
 
     def ranges(self, *, unbacked: bool = True) -> list[dict[str, Any]]:
         """Stretches that can be restored to, and (`unbacked`) those that lack a backup before
@@ -106,6 +117,8 @@ class Coverage:
 
     def errors(self) -> list[str]:
         """Why slicing does not get on, where it does not."""
+        if self.is_homeless:
+            return ["no storage is configured"]
         latest = {run.replset: run for run in self.runs}
         found = {replset: run.error for replset, run in latest.items() if run.error}
         return [f"{replset}: {why}" for replset, why in sorted({**found, **self.troubles}.items())]

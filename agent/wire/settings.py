@@ -19,6 +19,7 @@ from agent.wire import keys
 from agent.wire.compression import Compression, CompressionLevel, stored_compression
 from agent.wire.notify_settings import NotifySettings
 from agent.wire.policy import PolicySettings
+from agent.wire.quorum import parse_quorum
 from agent.wire.storage_settings import FilesystemSettings, Section, StorageSettings
 from agent.wire.units import Duration
 
@@ -112,7 +113,7 @@ class RestoreSettings(Section):
     """Chunks loaded at once; without it 3."""
     num_download_workers: int | None = Field(default=None, ge=1)
     """Of PBM's physical restores; no effect."""
-    index_commit_quorum: str | int | None = None
+    index_commit_quorum: Literal["majority", "votingMembers"] | int | None = None
     """`majority` (so without it), `votingMembers` or a number of members: who has to have built an
     index before it is ready. With `votingMembers` a restore waits for every voting member."""
     num_parallel_files: int | None = None
@@ -124,6 +125,11 @@ class RestoreSettings(Section):
     fallback_enabled: bool | None = None
     allow_partly_done: bool | None = None
     timeouts: BackupTimeouts | None = None
+
+    @field_validator("index_commit_quorum", mode="before")
+    @classmethod
+    def _parse_quorum(cls, value: object) -> str | int | None:
+        return None if value is None else parse_quorum(value)
 
 
 class Settings(Section):

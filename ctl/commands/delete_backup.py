@@ -11,7 +11,7 @@ import click
 
 from agent.errors import NotFound, Refused
 from agent.wire.operations import Kind
-from agent.wire.profiles import storage_of
+from agent.wire.profiles import in_words, names, storage_of
 from agent.wire.removals import backup_rules, copied_elsewhere, spared_since
 from agent.wire.retention import lost_spans
 from agent.wire.specs import DeleteBackupSpec
@@ -70,11 +70,29 @@ def command(
             assert older_than is not None
             preview, spec = choose(holdings, older_than, type_, profile)
         if profile is not None and preview.going:
-            preview = replace(preview, remark=f"From {profile} only. {preview.remark}".strip())
+            where = _where(holdings, profile)
+            preview = replace(preview, remark=f"{where} {preview.remark}".strip())
         question = "Delete them?" if len(spec.names) > 1 else "Delete it?"
         return await remove(session, Kind.DELETE_BACKUP, spec, preview, question, **flags)
 
     invocation.perform(run)
+
+
+def _where(holdings: Holdings, profile: str) -> str:
+    """From which profiles they go: more than the one that was named may lead to its repository."""
+    found = holdings.places.found(profile)
+    here = found.repository_id if found is not None else None
+    others = [
+        name
+        for name in names(holdings.settings)
+        if name != profile
+        and here is not None
+        and (other := holdings.places.found(name)) is not None
+        and other.repository_id == here
+    ]
+    if others:
+        return f"From {profile}, which leads to the same repository as {in_words(others)}."
+    return f"From {profile} only."
 
 
 def choose_one(

@@ -13,6 +13,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.cursor import raw_cursor, session_of
+from agent.mongo.listing import is_refused, listed
 from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.raw import documents
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
@@ -37,6 +38,18 @@ class Present:
 
 async def collections(node: Node) -> list[Present]:
     """Every collection of the replica set; views are documents of `system.views`."""
+    try:
+        return await _collections(node)
+    except CommandFailed as error:
+        if not is_refused(error):
+            raise
+    return [
+        Present(one.ns, one.uuid, one.options, tuple(intern(i["name"]) for i in one.indexes))
+        for one in await listed(node)
+    ]
+
+
+async def _collections(node: Node) -> list[Present]:
     command: Document = {
         "aggregate": 1,
         "pipeline": [
@@ -81,11 +94,24 @@ class Shape:
 
 async def shapes(node: Node, databases: Iterable[str]) -> AsyncGenerator[Shape]:
     """The collections of some databases, one by one: 100,000 would take much memory."""
+    chosen = sorted(databases)
+    try:
+        async with aclosing(_shapes(node, chosen)) as rows:
+            async for row in rows:
+                yield row
+    except CommandFailed as error:
+        if not is_refused(error):
+            raise
+        for one in await listed(node, chosen):
+            yield Shape(one.ns, one.uuid, one.options, one.indexes, one.is_building)
+
+
+async def _shapes(node: Node, databases: list[str]) -> AsyncGenerator[Shape]:
     command: Document = {
         "aggregate": 1,
         "pipeline": [
             {"$listCatalog": {}},
-            {"$match": {"type": "collection", "db": {"$in": sorted(databases)}}},
+            {"$match": {"type": "collection", "db": {"$in": databases}}},
             {"$project": {"ns": 1, "md.options": 1, "md.indexes": {"ready": 1, "spec": 1}}},
         ],
         "cursor": {"batchSize": _SHAPES},

@@ -66,7 +66,10 @@ class BackupKind:
                 await prepare_key(lead, storage, operation, is_alone=len(spec.targets) == 1)
             other = repositories.setdefault(marker.repository_id, profile)
             if other != profile:
-                raise ConfigError(f"{profile} leads to the same repository as {other}")
+                raise ConfigError(
+                    f"{profile} leads to the same repository as {other}",
+                    hint="name one of them: what one holds, the other holds",
+                )
 
         _, lost = await for_each(spec.targets, check)
         if lost:

@@ -60,6 +60,7 @@ async def write_share(
         public=manifest.public().model_dump_json(exclude_none=True),
     )
     await fault_point("snapshot.manifest_written")
+    await part.services.node.read_versions()
     share = ReplsetPart(
         replset=part.replset,
         shard=part.services.node.shard,

@@ -27,6 +27,7 @@ from agent.errors import IntegrityError, Transient
 from agent.faults import fault_point
 from agent.mongo.catalogue import CatalogueRow, Sizes, catalogue_rows, total_sizes
 from agent.mongo.cursor import CollectionGone, SnapshotLost
+from agent.mongo.listing import CatalogueMoved
 from agent.mongo.node import Node
 from agent.mongo.oplog import Position, open_transactions_start
 from agent.operations.archiver import OplogArchiver, Slice
@@ -69,6 +70,8 @@ REPORT_EVERY_S: Final = 1.0
 PLANNERS: Final = 2
 DEFAULT_READERS: Final = 3
 COMMIT_TIMEOUT_S: Final = 60.0
+LISTINGS: Final = 60
+LIST_AGAIN_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +194,26 @@ class Snapshot:
         floor = await self._node.committed()
         oldest = await open_transactions_start(self._node)
         first_write = floor if oldest is None else min(floor, OpTime.unpack(oldest.pack() - 1))
-        read_at = await self._node.committed()
+        read_at, catalogue = await self._list()
         read_clock = ReadClock(self._node, self._clock, read_at)
-        async with aclosing(catalogue_rows(self._node, read_at)) as rows:
-            catalogue = [_entry(row) async for row in rows if self._is_wanted(row)]
         begun = Begun(first_write=first_write, catalogue_at=read_at, catalogue=tuple(catalogue))
         await self._journal.begin(begun)
         self._progressed.begun = begun
         await fault_point("snapshot.catalogued")
         return begun, read_clock
+
+    async def _list(self) -> tuple[OpTime, list[CollectionEntry]]:
+        """The catalogue and its moment. Raises `CatalogueMoved` where it never stands still."""
+        for left in reversed(range(LISTINGS)):
+            read_at = await self._node.committed()
+            try:
+                async with aclosing(catalogue_rows(self._node, read_at)) as rows:
+                    return read_at, [_entry(row) async for row in rows if self._is_wanted(row)]
+            except CatalogueMoved:
+                if not left:
+                    raise
+            await self._clock.sleep(LIST_AGAIN_S)
+        raise AssertionError("unreachable")
 
     def _is_wanted(self, row: CatalogueRow) -> bool:
         return self._options.selection.holds(row.ns)

@@ -34,7 +34,10 @@ from agent.operations.restore.plan import (
 )
 from agent.operations.restore.preflight import (
     check_commands,
+    check_quorum,
     check_slices,
+    check_versions,
+    quorum_of,
 )
 from agent.operations.restore.selecting import check_found, scope_of
 from agent.operations.restore.work import RestoreWork
@@ -64,6 +67,7 @@ class RestoreKind:
         topology = await services.cluster.topology()
         async with sources(services, settings, profile, spec) as found:
             plans = await make_plans(services, found, spec, topology)
+            await _check_target(services, settings, spec, next(iter(plans.values())))
             if not spec.dry_run:
                 if topology.is_sharded:
                     await check_served(lead, topology.replsets)
@@ -134,6 +138,17 @@ class RestoreKind:
                     for target, plan in plans.items()
                 ],
             }
+
+
+async def _check_target(
+    services: Services, settings: Settings, spec: RestoreSpec, plan: Plan
+) -> None:
+    """What is known without a part: a cluster has one feature compatibility version."""
+    node = services.node
+    await node.read_versions()
+    check_versions(plan, node.mongodb_version, node.fcv)
+    if not plan.topology.is_sharded:
+        check_quorum(quorum_of(spec, settings), await node.data_members())
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from agent.replay.scope import Scope
 from agent.storage.base import Storage
 from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
+from agent.wire.settings import Settings
+from agent.wire.specs import RestoreSpec
 
 READERS: Final = 4
 _BLOCK: Final = 1 << 20
@@ -69,7 +71,7 @@ def check_chain(slices: Sequence[SliceRef], since: OpTime, until: OpTime) -> Non
     what is covered, `IntegrityError` for a broken link."""
     if not slices or slices[0].start > since:
         raise TargetNotCovered(
-            f"no slices begin at or before {since}",
+            f"no slices begin at or before {since.in_words()}",
             hint="'ctl list --unbacked' shows what there is",
         )
     for previous, item in pairwise(slices):
@@ -77,7 +79,8 @@ def check_chain(slices: Sequence[SliceRef], since: OpTime, until: OpTime) -> Non
             raise IntegrityError(f"{item.key} does not continue {previous.key}")
     if slices[-1].end < until:
         raise TargetNotCovered(
-            f"the slices from {since} on reach {slices[-1].end}, not {until}",
+            f"the slices from {since.in_words()} on reach {slices[-1].end.in_words()}, "
+            f"not {until.in_words()}",
             hint="'ctl list --unbacked' shows what there is",
         )
 
@@ -111,11 +114,31 @@ def check_versions(plan: Plan, version: str, fcv: str) -> list[str]:
         raise Refused(
             f"the backup is of feature compatibility version {backup.fcv}, and the target has "
             f"{fcv}",
-            hint="restore to the same or a newer version of MongoDB",
+            hint="restore to the same or a newer version of MongoDB, with its feature "
+            "compatibility version set",
         )
     if target > source:
-        return [f"the backup is of MongoDB {backup.mongodb_version}, the target runs {version}"]
+        return [
+            f"the backup is of MongoDB {backup.mongodb_version} with feature compatibility version "
+            f"{backup.fcv}, the target runs {version} with {fcv}"
+        ]
     return []
+
+
+def quorum_of(spec: RestoreSpec, settings: Settings) -> str | int | None:
+    """Who has to have built an index before it is ready; None where nobody chose."""
+    chosen = spec.index_commit_quorum
+    return settings.restore.index_commit_quorum if chosen is None else chosen
+
+
+def check_quorum(quorum: str | int | None, members: int) -> None:
+    """The server would refuse to build indexes, when all data are replaced. Raises `Refused`."""
+    if isinstance(quorum, int) and quorum > members:
+        raise Refused(
+            f"the commit quorum of indexes is {quorum}, and the replica set has {members} members "
+            "with data",
+            hint="choose fewer, or majority (--index-commit-quorum, restore.indexCommitQuorum)",
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -46,9 +46,11 @@ from agent.operations.restore.plan import Plan
 from agent.operations.restore.preflight import (
     Item,
     check_commands,
+    check_quorum,
     check_slices,
     check_versions,
     prove_objects,
+    quorum_of,
     wanted_objects,
 )
 from agent.operations.restore.replaying import replay
@@ -201,7 +203,10 @@ class RestoreWork:
             await check_found(lambda _: self._storage, [plan], scope)
         check_slices(plan)
         check_commands(plan.slices)
+        await node.read_versions()
         self._keeper.warn(*check_versions(plan, node.mongodb_version, node.fcv))
+        if not self._is_scratch:
+            check_quorum(quorum_of(self._spec, self._part.settings), await node.data_members())
         items: list[Item] = [*wanted_objects(plan.manifest, scope), *plan.slices]
         self._tally.bytes_total = sum(item.size_bytes for item in items)
         await prove_objects(self._storage, items, self._proven)
@@ -287,13 +292,13 @@ class RestoreWork:
             spec.num_parallel_collections or settings.num_parallel_collections or 0,
             spec.num_insertion_workers or settings.num_insertion_workers or 0,
         )
-        quorum = spec.index_commit_quorum
         return Tuning(
             loaders=max(chosen) or DEFAULT_LOADERS,
             appliers=APPLIERS,
             builders=BUILDERS,
             budget_bytes=self._part.services.budget_bytes,
-            commit_quorum=settings.index_commit_quorum if quorum is None else quorum,
+            # A scratch server is alone.
+            commit_quorum=None if self._is_scratch else quorum_of(self._spec, self._part.settings),
         )
 
     async def _wipe(self, job: Job) -> None:

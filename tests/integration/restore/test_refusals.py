@@ -179,6 +179,10 @@ async def test_an_older_server_is_refused(world: World) -> None:
     await world.refused(Refused, r"99\.0")
 
 
+async def test_a_commit_quorum_that_no_build_could_reach_is_refused(world: World) -> None:
+    await world.refused(Refused, "is 2, and the replica set has 1", index_commit_quorum=2)
+
+
 async def test_names_that_nothing_bears_are_told(world: World) -> None:
     await world.refused(NotFound, r"db\.cc", ns=("db.cc",))
     await world.refused(NotFound, "nowhere", ns=("nowhere.*",))

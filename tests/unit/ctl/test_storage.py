@@ -237,6 +237,23 @@ def test_backups_follow_their_repository_not_the_name_of_a_profile(ctl: Ctl) -> 
     assert "out of reach" in " ".join(ctl("list").out.split())
 
 
+def test_profiles_of_one_repository_lose_a_backup_together_and_that_is_said(ctl: Ctl) -> None:
+    _second(ctl)
+    main = place_of(storage_of(ctl.world.settings, "main"))
+    second = place_of(storage_of(ctl.world.settings, "second"))
+    ctl.world.backups = [backup("2026-02-01T10:00:00Z", repository_id="r1")]
+
+    def shown(repository: str) -> str:
+        both = {"main": found("main", "r1", main), "second": found("second", repository, second)}
+        ctl.world.repositories = Repositories(found=both)
+        profile = "second" if repository == "r1" else "main"
+        name = "2026-02-01T10:00:00Z"
+        return ctl("delete-backup", name, "--profile", profile, "--dry-run").out
+
+    assert "From second, which leads to the same repository as main." in shown("r1")
+    assert "From main only." in shown("r2")
+
+
 def test_a_foreign_repository_is_told_and_adopted_after_a_question(ctl: Ctl) -> None:
     place = place_of(storage_of(ctl.world.settings, "main"))
     assert ctl("storage", "adopt", "-y").code == 3, "nobody has looked yet"
@@ -246,6 +263,14 @@ def test_a_foreign_repository_is_told_and_adopted_after_a_question(ctl: Ctl) -> 
     assert ctl("storage", "adopt", "-y").code == 0
     made = ctl.world.operations[-1]
     assert (made.kind, made.spec["owner"]) == (Kind.ADOPT, "other")
+
+
+def test_archiving_without_a_storage_is_told(ctl: Ctl) -> None:
+    ctl("config", "--set", "pitr.enabled=true")
+    assert ctl("status", "-o", "json").json["pitr"]["error"] is None
+    ctl("config", "--unset", "storage")
+    for command in ("status", "list"):
+        assert ctl(command, "-o", "json").json["pitr"]["error"] == "no storage is configured"
 
 
 def test_why_slicing_cannot_begin_is_told_while_it_is_wanted(ctl: Ctl) -> None:

@@ -121,6 +121,8 @@ def test_keys_may_be_spelled_in_any_case(text: str) -> None:
         ("pitr: {oplogSpanMin: 0}", "pitr.oplogSpanMin", ""),
         ("backup: {timeouts: {startingStatus: 3 fortnights}}", "unknown unit of time", ""),
         ("backup: {numParallelCollections: 0}", "backup.numParallelCollections", ""),
+        ("restore: {indexCommitQuorum: all}", "'all' is no commit quorum", ""),
+        ("restore: {indexCommitQuorum: 0}", "'0' is no commit quorum", ""),
         ("- storage", "must be a mapping", ""),
         ("just text", "must be a mapping", ""),
         ("a: [", "not valid YAML in line 1", ""),

@@ -1,0 +1,155 @@
+"""The catalogue where the server does not tell all of it at once, and at no moment of our choice.
+
+`$listCatalog` belongs to MongoDB 6.0 and is switched on with its feature compatibility version. A
+replica set that runs 6.0 and still has 5.0 there, as between the two steps of an upgrade, has only
+the commands that list databases, collections and indexes, each as it is now. They give the same
+options and specifications. Asked of the primary, whose oplog says whether any of it changed since a
+moment, they are the catalogue as of that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bson.codec_options import CodecOptions, DatetimeConversion
+
+from agent.errors import NodeUnavailable, PermissionDenied
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
+from agent.tasks import TaskGroup
+from agent.wire.optime import OpTime
+
+NOT_ENABLED: Final = 224
+"""What a server answers to `$listCatalog` then (QueryFeatureNotAllowed)."""
+_AT_ONCE: Final = 8
+_ALL: Final = {"batchSize": 10_000_000}
+_ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
+    document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
+_ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
+
+
+class CatalogueMoved(NodeUnavailable):
+    """A collection or an index was created, changed or dropped while they were listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One collection as the server has it: BSON values, the UUID in a field of its own."""
+
+    ns: str
+    uuid: bytes
+    options: Document
+    indexes: tuple[Document, ...]
+    """Those that are ready."""
+    is_building: bool
+    """Whether an index is being built."""
+
+
+def is_refused(error: CommandFailed) -> bool:
+    """Whether a server refused `$listCatalog` for its feature compatibility version."""
+    return error.code == NOT_ENABLED
+
+
+async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
+    """Every collection of the replica set as of an OpTime of just now.
+
+    Raises `CatalogueMoved` where something has changed since, `NodeUnavailable`,
+    `PermissionDenied`, `CommandFailed`.
+    """
+    found = await listed(node)
+    command = {
+        "find": "oplog.rs",
+        "filter": {
+            "ts": {"$gt": read_at.timestamp()},
+            "op": "c",
+            "o.commitTransaction": {"$exists": False},
+            "o.abortTransaction": {"$exists": False},
+            "$or": [{"o.applyOps": {"$exists": False}}, {"o.applyOps.op": "c"}],
+        },
+        "limit": 1,
+        "singleBatch": True,
+    }
+    with translated("reading what changed meanwhile"):
+        hello = await node.command("admin", {"hello": 1}, on_primary=True)
+        if OpTime.of(hello["lastWrite"]["opTime"]["ts"]) < read_at:
+            raise NodeUnavailable(f"{hello['me']} is primary no more")
+        reply = await node.command("local", command, on_primary=True, timeout_s=LONG_TIMEOUT_S)
+    for entry in reply["cursor"]["firstBatch"]:
+        change = next(iter(entry["o"]))
+        raise CatalogueMoved(
+            f"the catalogue changed while it was listed ({change} in {entry['ns']})",
+            hint="with the feature compatibility version of the server's own version it is read "
+            "as of one moment",
+        )
+    return found
+
+
+async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Listed]:
+    """The collections of some databases, or of all but `local`, as the primary has them now."""
+    if databases is None:
+        with translated("listing the databases"):
+            command = {"listDatabases": 1, "nameOnly": True}
+            reply = await node.command("admin", command, on_primary=True)
+        databases = [row["name"] for row in reply["databases"] if row["name"] != "local"]
+    found: list[Listed] = []
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def add(database: str, row: Document) -> None:
+        async with room:
+            one = await _described(node, database, row)
+        if one is not None:
+            found.append(one)
+
+    for database in databases:
+        only = {"listCollections": 1, "filter": {"type": "collection"}, "cursor": _ALL}
+        rows = await _rows(node, database, only, f"listing the collections of {database}")
+        async with TaskGroup() as group:
+            for row in rows:
+                group.create_task(add(database, row))
+    return found
+
+
+async def _described(node: Node, database: str, row: Document) -> Listed | None:
+    """None where it has gone meanwhile."""
+    ns, uuid = f"{database}.{row['name']}", row["info"]["uuid"]
+    command = {"listIndexes": uuid, "includeBuildUUIDs": True, "cursor": _ALL}
+    try:
+        indexes = await _rows(node, database, command, f"listing the indexes of {ns}")
+    except PermissionDenied:
+        # Views, users and roles: their indexes are the server's own, and no role lists them.
+        if not row["name"].startswith("system.") and database != "config":
+            raise
+        indexes = [_ID_INDEX]
+    except CommandFailed as error:
+        if error.code != NAMESPACE_NOT_FOUND:
+            raise
+        return None
+    # The one of a clustered collection is among its options.
+    ready = [i for i in indexes if "buildUUID" not in i and not i.get("clustered")]
+    is_building = any("buildUUID" in index for index in indexes)
+    return Listed(ns, bytes(uuid), dict(row["options"]), tuple(ready), is_building)
+
+
+async def _rows(node: Node, database: str, command: Document, action: str) -> list[Any]:
+    rows: list[Any] = []
+    with translated(action):
+        async with await node.replset_client.start_session() as session:
+            while True:
+                reply: Any = await node.command(
+                    database,
+                    command,
+                    on_primary=True,
+                    timeout_s=LONG_TIMEOUT_S,
+                    session=session,
+                    codec_options=_ANY_DATE,
+                )
+                cursor = reply["cursor"]
+                rows += cursor.get("firstBatch") or cursor.get("nextBatch", ())
+                if not cursor["id"]:
+                    return rows
+                name = str(cursor["ns"]).partition(".")[2]
+                command = {"getMore": cursor["id"], "collection": name}
