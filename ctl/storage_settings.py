@@ -55,7 +55,7 @@ class Verdict:
     def sentence(self) -> str:
         """For a person."""
         if not self.is_current:
-            return f"{self.node} has not checked these settings yet"
+            return f"{self.node} has not found out yet; 'ctl status' soon says what it found"
         return f"{self.node}: {self.error or 'ok'}"
 
     def to_json(self) -> dict[str, Any]:

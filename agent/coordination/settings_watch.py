@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,10 @@ CHECK_FAILED_AGAIN_S: Final = 15.0
 """Whoever mends a storage looks at `ctl status` next, and elections pass by who cannot use it."""
 
 log = structlog.stdlib.get_logger()
+
+
+class _OutdatedError(Exception):
+    """Other settings hold than those that are looked at."""
 
 
 @dataclass
@@ -68,7 +73,11 @@ class SettingsWatch:
         if changed:
             self.condition.priority = priority_of(self.host, settings)
         if changed or self._is_check_due():
-            errors, warnings = await self._check_all(settings)
+            found = await self._checked_unless_changed(settings, version)
+            if found is None:
+                self.wakeup.wake()
+                return
+            errors, warnings = found
             for profile, error in errors.items():
                 if str(error) != self.known(profile):
                     log.warning("storage.check_failed", profile=profile, error=str(error))
@@ -97,6 +106,30 @@ class SettingsWatch:
         if profile == MAIN:
             return self.condition.storage_error
         return self.condition.profile_errors.get(profile)
+
+    async def _checked_unless_changed(
+        self, settings: Settings, version: int
+    ) -> tuple[dict[str, TidelogError], dict[str, str]] | None:
+        """None as soon as other settings hold: nobody has to wait for a storage that does not
+        answer once its address was put right."""
+        found = None
+        try:
+            async with TaskGroup() as group:
+                following = group.create_task(self._until_changed(version))
+                found = await self._check_all(settings)
+                following.cancel()
+        except* _OutdatedError:
+            pass
+        return found
+
+    async def _until_changed(self, version: int) -> None:
+        """Raises `_OutdatedError` when the settings are not of this version any more."""
+        while True:
+            await self.wakeup.wait()
+            self.wakeup.clear()
+            with suppress(Transient):
+                if (await self.settings.read())[1] != version:
+                    raise _OutdatedError
 
     async def _check_all(
         self, settings: Settings

@@ -9,12 +9,13 @@ from agent.errors import StoreUnavailable, TidelogError
 from agent.operations.context import Services
 from agent.operations.copies import opened
 from agent.operations.repository import Marker, looked_at, read_marker
+from agent.storage.answers import was_reached
 from agent.storage.base import Storage
 from agent.storage.describing import ending_in_words
 from agent.storage.examining import Examination, examine
 from agent.storage.observing import StorageCounters
 from agent.storage.registry import StorageOptions, open_bare
-from agent.wire.profiles import storage_of
+from agent.wire.profiles import storage_of, with_storage
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import StorageCheckRequest, StorageReport
 
@@ -22,8 +23,10 @@ from agent.wire.storage_reports import StorageCheckRequest, StorageReport
 async def check_storage(
     services: Services, settings: Settings, profile: str, counters: StorageCounters
 ) -> str | None:
-    """Prove that it can be used; answers what is worth a warning. Raises `TidelogError`."""
-    async with opened(services, settings, profile) as storage:
+    """Prove that it can be used; answers what is worth a warning. Raises `TidelogError`, and soon
+    where nothing answers: somebody who has just written the settings waits for it."""
+    hasty = with_storage(settings, profile, storage_of(settings, profile).impatient())
+    async with opened(services, hasty, profile) as storage:
         await storage.verify()
         with suppress(StoreUnavailable):  # no fault of the storage
             await looked_at(services, settings, profile, storage)
@@ -64,7 +67,7 @@ async def _report(
             "permissions": tuple(found.permissions),
             "identity": facts.identity,
             "credentials": facts.credentials,
-            "tls": facts.tls,
+            "tls": facts.tls if was_reached(found.first_error) else None,
             "region": facts.region,
             "clock_skew_s": facts.clock_skew_s,
             "versioning": facts.versioning,

@@ -7,7 +7,7 @@ unwrapped and a missing right named is the same for all.
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 
@@ -48,6 +48,9 @@ def with_right(hint: str | None, right: str) -> str | None:
     return "; ".join(filter(None, (f"allow {right}" if right else "", hint))) or None
 
 
+LOOK_AT: Final = "look at the endpoint of the settings, at the network, and at proxies on the way"
+
+
 def unreached(error: BaseException, what: str) -> TidelogError:
     """For what was not answered at all: `ConfigError` where the certificate is not trusted, else
     `StorageUnavailable`."""
@@ -58,8 +61,8 @@ def unreached(error: BaseException, what: str) -> TidelogError:
             hint="give the certificate of its authority as endpointCA",
         )
     if isinstance(error, TimeoutError):
-        return StorageUnavailable(f"{what}: no answer in time")
-    return StorageUnavailable(f"{what}: {first_line(error)}")
+        return StorageUnavailable(f"{what}: no answer in time", hint=LOOK_AT)
+    return StorageUnavailable(f"{what}: {first_line(error)}", hint=LOOK_AT)
 
 
 def _certificate_problem(error: BaseException | None) -> str | None:
@@ -81,3 +84,8 @@ def _inner(error: Any) -> BaseException | None:
     found = kept.get("error") if isinstance(kept, dict) else None
     found = found or getattr(error, "inner_exception", None)
     return found if isinstance(found, BaseException) else None
+
+
+def was_reached(error: TidelogError | None) -> bool:
+    """Whether a server said what is wrong, if anything is; not where `unreached` did."""
+    return not isinstance(error, StorageUnavailable) and "certificate of the" not in str(error)

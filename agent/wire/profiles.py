@@ -110,6 +110,13 @@ def with_profile(settings: Settings, name: str, storage: StorageSettings) -> Set
     return _replaced(settings, {**settings.profiles, check_name(name): storage})
 
 
+def with_storage(settings: Settings, profile: str, storage: StorageSettings) -> Settings:
+    """A copy in which a profile, `main` as well, has another storage."""
+    if profile == MAIN:
+        return settings.model_copy(update={"storage": storage})
+    return with_profile(settings, profile, storage)
+
+
 def without_profile(settings: Settings, name: str) -> Settings:
     """A copy without a profile. Raises `NotFound`, `ConfigError` for `main`."""
     check_name(name)

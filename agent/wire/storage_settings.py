@@ -8,7 +8,7 @@ one more word in `StorageType`; nothing else of the settings knows it. What is s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -54,6 +54,9 @@ class FilesystemSettings(Section):
         return path.rstrip("/") or "/"
 
 
+IMPATIENT: Final = RetryerSettings(max_attempts=5, base_delay=0.2, max_backoff=2.0)
+
+
 class StorageSettings(Section):
     """Where the repository is. `memory` exists for tests only and is refused elsewhere."""
 
@@ -77,6 +80,14 @@ class StorageSettings(Section):
         if self.type != "memory" and getattr(self, self.type) is None:
             raise ValueError(f"type is {self.type}, but the section {self.type} is missing")
         return self
+
+    def impatient(self) -> StorageSettings:
+        """The same storage, given up after a few seconds: for a look, not for work."""
+        section = getattr(self, self.type, None)
+        if section is None or getattr(section, "retryer", None) is None:
+            return self
+        hasty = section.model_copy(update={"retryer": IMPATIENT})
+        return self.model_copy(update={self.type: hasty})
 
     @property
     def retryer(self) -> RetryerSettings:

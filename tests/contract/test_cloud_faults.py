@@ -6,12 +6,18 @@ import gc
 import random
 import secrets
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from agent.errors import IntegrityError, Permanent, PermissionDenied, StorageUnavailable
+from agent.errors import (
+    ConfigError,
+    IntegrityError,
+    Permanent,
+    PermissionDenied,
+    StorageUnavailable,
+)
 from agent.storage.base import Storage, get_bytes, put_bytes
 from agent.storage.registry import StorageOptions, open_storage
 from agent.storage.retrying import RetryPolicy
@@ -27,11 +33,14 @@ POLICY = RetryPolicy(max_attempts=12, base_delay_s=0.01, max_backoff_s=0.05)
 
 
 @asynccontextmanager
-async def azure() -> AsyncIterator[tuple[Storage, Proxy]]:
+async def azure(**more: str) -> AsyncIterator[tuple[Storage, Proxy]]:
     server = shared_azurite()
     async with server.client(), Proxy(server.url.removesuffix(f"/{ACCOUNT}")) as proxy:
         settings = server.settings(
-            secrets.token_hex(4), endpointUrl=f"{proxy.url}/{ACCOUNT}", uploadPartSize="1MiB"
+            secrets.token_hex(4),
+            endpointUrl=f"{proxy.url}/{ACCOUNT}",
+            uploadPartSize="1MiB",
+            **more,
         )
         storage = await open_storage(
             StorageSettings(type="azure", azure=settings), StorageOptions(policy=POLICY)
@@ -41,11 +50,11 @@ async def azure() -> AsyncIterator[tuple[Storage, Proxy]]:
 
 
 @asynccontextmanager
-async def gcs() -> AsyncIterator[tuple[Storage, Proxy]]:
+async def gcs(**more: str) -> AsyncIterator[tuple[Storage, Proxy]]:
     server = shared_fake_gcs()
     async with Front(server.url) as front:
         settings = server.settings(
-            secrets.token_hex(4), endpointUrl=front.url, uploadPartSize="1MiB"
+            secrets.token_hex(4), endpointUrl=front.url, uploadPartSize="1MiB", **more
         )
         options = StorageOptions(policy=POLICY, environment={"STORAGE_EMULATOR_HOST": front.url})
         storage = await open_storage(StorageSettings(type="gcs", gcs=settings), options)
@@ -67,6 +76,22 @@ async def body_of(seed: int, mebibytes: int) -> AsyncIterator[bytes]:
 
 async def whole(seed: int, mebibytes: int) -> bytes:
     return b"".join([block async for block in body_of(seed, mebibytes)])
+
+
+@pytest.mark.parametrize(
+    "absent", [lambda: azure(container="not-there"), lambda: gcs(bucket="not-there")]
+)
+async def test_a_bucket_that_is_not_there_is_a_matter_of_settings(
+    absent: Callable[[], AbstractAsyncContextManager[tuple[Storage, Proxy]]],
+) -> None:
+    async with absent() as (storage, _):
+        for ask in (put_bytes(storage, "key", b"x"), anext(storage.list("")), storage.verify()):
+            with pytest.raises(ConfigError) as told:
+                await ask
+            assert "first; it is never created here" in told.value.hint
+    async with absent() as (storage, _):
+        with pytest.raises(ConfigError):
+            await storage.put("long", body_of(1, 3))
 
 
 async def test_a_storm_that_refuses_a_third_is_ridden_out(cloud: tuple[Storage, Proxy]) -> None:

@@ -49,7 +49,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "AuthorizationPermissionMismatch": "give the identity the role Storage Blob Data Contributor "
     "on the container, or the SAS token the permissions rcwdl; docs/storage/azure.md",
     "AuthorizationFailure": "the firewall of the storage account, or its setting for shared keys "
-    "or public networks, refuses this agent",
+    "or public networks, refuses this agent, or the key or SAS token is not of this account",
     "AuthenticationFailed": "the key or SAS token is not of this account, has expired, or the "
     "clock of this host is wrong",
     "KeyBasedAuthenticationNotPermitted": "the account allows no keys: use inheritFromAzureAD",

@@ -114,7 +114,8 @@ class Connection(CloudConnection):
             answer = await self._ask(told, method, path, parameters, headers, data)
             try:
                 if answer.status not in fine and not 200 <= answer.status < 300:
-                    raise await self._refused(answer, told, right)
+                    is_of_bucket = path in (self.objects(), self.objects(upload=True))
+                    raise await self._refused(answer, told, right, is_of_bucket)
             except BaseException:
                 answer.close()
                 raise
@@ -175,13 +176,15 @@ class Connection(CloudConnection):
         except (*VENDOR_ERRORS, ValueError) as error:
             raise translated(error, told) from error
 
-    async def _refused(self, answer: aiohttp.ClientResponse, told: str, right: str) -> Exception:
+    async def _refused(
+        self, answer: aiohttp.ClientResponse, told: str, right: str, is_of_bucket: bool
+    ) -> Exception:
         try:
             body = await answer.content.read(_ERROR_BYTES)
         except VENDOR_ERRORS:
             body = b""  # the status says enough
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        found = judged(answer.status, body, headers, told, right)
+        found = judged(answer.status, body, headers, told, right, is_of_bucket=is_of_bucket)
         if answer.status == 401 and isinstance(found, PermissionDenied):
             _, chain = self._opened()
             if chain.forget(older_than_s=TOKEN_IS_NEW_S):

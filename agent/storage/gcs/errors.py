@@ -47,10 +47,17 @@ def translated(error: BaseException, what: str) -> TidelogError:
 
 
 def judged(
-    status: int, body: bytes, headers: Mapping[str, str], what: str, right: str = ""
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    what: str,
+    right: str = "",
+    *,
+    is_of_bucket: bool = False,
 ) -> TidelogError:
     """The error for an answer; the names of the headers are in lower case, `right` is the
-    permission that was needed."""
+    permission that was needed, and `is_of_bucket` whether no object was asked for: then it is the
+    bucket that is not found, which not every server says."""
     reason, text = _told(body)
     request_id = headers.get("x-guploader-uploadid")
     named = reason or f"status {status}"
@@ -62,15 +69,17 @@ def judged(
         return StorageUnavailable(message)
     if status == 400 and "match" in text and ("crc32c" in text.lower() or "md5" in text.lower()):
         return StorageUnavailable(message)  # what arrived is not what was sent: it is sent again
+    if status == 404 and (is_of_bucket or "bucket" in text.lower()):
+        return ConfigError(message, hint="create the bucket first; it is never created here")
     hint = with_right(_HINTS[403], right) if status == 403 else _HINTS.get(status)
     if reason in _LOCKED:
         return ObjectLocked(message)
-    return _kind(status, text)(message, hint=hint)
+    return _kind(status)(message, hint=hint)
 
 
-def _kind(status: int, text: str) -> type[TidelogError]:
+def _kind(status: int) -> type[TidelogError]:
     if status == 404:
-        return ConfigError if "bucket" in text.lower() else ObjectNotFound
+        return ObjectNotFound
     if status == 410:
         return ObjectNotFound
     if status in (401, 403):

@@ -42,11 +42,14 @@ class Following:
         self.checks = 0
         self.problem: Exception | None = None
         self.warning: str | None = None
+        self.silent: asyncio.Event | None = None
 
     async def check(self, settings: Settings, profile: str) -> str | None:
         if profile != "main":
             raise StorageFull(f"{profile} is full")
         self.checks += 1
+        if self.silent is not None:
+            await self.silent.wait()
         if self.problem is not None:
             raise self.problem
         return self.warning
@@ -103,6 +106,21 @@ async def test_a_storage_that_fails_is_told_and_tried_again_sooner() -> None:
         following.clock.now_s += 16
         await following.look()
         assert following.checks == 2
+
+
+async def test_a_storage_that_does_not_answer_is_let_go_when_the_settings_change() -> None:
+    following = Following()
+    following.store.put(STORAGE)
+    following.silent = asyncio.Event()
+    async with following.running():
+        await following.look()
+        assert (following.condition.storage_settings_version, following.checks) == (None, 1)
+        silent, following.silent = following.silent, None
+        following.store.put(STORAGE.replace("/backups", "/others"))
+        await following.look()
+        assert (following.condition.storage_settings_version, following.checks) == (2, 2)
+        assert following.told_error() is None
+        assert not silent.is_set()
 
 
 async def test_what_somebody_else_finds_of_a_storage_is_soon_told() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 
 import aiohttp
 import pytest
 
 from agent.errors import ObjectLocked, PermissionDenied, StorageUnavailable
-from agent.storage.answers import first_line, pause_asked_s, unreached, with_right
+from agent.storage.answers import first_line, pause_asked_s, unreached, was_reached, with_right
 from agent.storage.azure import errors as azure
 from agent.storage.gcs import errors as gcs
 from agent.storage.memory import MemoryStorage
@@ -64,3 +65,15 @@ def test_the_query_of_an_address_is_never_repeated() -> None:
     assert isinstance(told, StorageUnavailable)
     assert "SECRET" not in str(told)
     assert with_right(None, "") is None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("refused"), TimeoutError(), ssl.SSLCertVerificationError(1, "unknown")]
+)
+def test_what_never_answered_is_told_apart_from_what_refused(error: Exception) -> None:
+    """A report on a storage says nothing of a connection that there never was."""
+    told = unreached(error, "cannot write 'a'")
+    assert not was_reached(told)
+    assert "endpoint" in told.hint
+    assert was_reached(PermissionDenied("not allowed"))
+    assert was_reached(None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError
+from agent.wire.profiles import place_of
 from agent.wire.settings import Settings, dump_yaml, load_yaml, masked
 from agent.wire.storage_settings import StorageSettings
 from agent.wire.units import format_duration, parse_duration
@@ -287,3 +288,13 @@ def test_contradictions_are_refused_without_repeating_secrets(text: str, words: 
 def test_durations_of_pbms_files(text: str, seconds: float, shown: str) -> None:
     assert parse_duration(text) == seconds
     assert format_duration(seconds) == shown
+
+
+def test_a_look_gives_up_soon_whatever_the_retryer_says_and_looks_at_the_same_place() -> None:
+    patient = storage(OSS_KEY + OSS_EXTRAS)
+    hasty = patient.impatient()
+    assert patient.retryer.base_delay == 30
+    assert (hasty.retryer.attempts, hasty.retryer.base_delay) == (5, 0.2)
+    assert place_of(hasty) == place_of(patient)
+    local = StorageSettings.model_validate({"type": "filesystem", "filesystem": {"path": "/b"}})
+    assert local.impatient() == local
