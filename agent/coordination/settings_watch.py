@@ -31,8 +31,8 @@ CHECK_FAILED_AGAIN_S: Final = 15.0
 log = structlog.stdlib.get_logger()
 
 
-class _OutdatedError(Exception):
-    """Other settings hold than those that are looked at."""
+class _OverError(Exception):
+    """Everything was looked at, or other settings hold now."""
 
 
 @dataclass
@@ -115,21 +115,21 @@ class SettingsWatch:
         found = None
         try:
             async with TaskGroup() as group:
-                following = group.create_task(self._until_changed(version))
+                group.create_task(self._until_changed(version))
                 found = await self._check_all(settings)
-                following.cancel()
-        except* _OutdatedError:
+                raise _OverError
+        except* _OverError:
             pass
         return found
 
     async def _until_changed(self, version: int) -> None:
-        """Raises `_OutdatedError` when the settings are not of this version any more."""
+        """Raises `_OverError` when the settings are not of this version any more."""
         while True:
-            await self.wakeup.wait()
+            await self.wakeup.wait(POLL_S)
             self.wakeup.clear()
             with suppress(Transient):
                 if (await self.settings.read())[1] != version:
-                    raise _OutdatedError
+                    raise _OverError
 
     async def _check_all(
         self, settings: Settings

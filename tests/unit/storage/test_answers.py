@@ -67,8 +67,14 @@ def test_the_query_of_an_address_is_never_repeated() -> None:
     assert with_right(None, "") is None
 
 
+def untrusted() -> Exception:
+    error = ssl.SSLCertVerificationError(1, "unknown")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
 @pytest.mark.parametrize(
-    "error", [OSError("refused"), TimeoutError(), ssl.SSLCertVerificationError(1, "unknown")]
+    "error", [OSError("refused"), TimeoutError(), untrusted()], ids=["refused", "late", "untrusted"]
 )
 def test_what_never_answered_is_told_apart_from_what_refused(error: Exception) -> None:
     """A report on a storage says nothing of a connection that there never was."""
