@@ -92,9 +92,9 @@ class Shape:
     """Whether an index is being built."""
 
 
-async def shapes(node: Node, databases: Iterable[str]) -> AsyncGenerator[Shape]:
-    """The collections of some databases, one by one: 100,000 would take much memory."""
-    chosen = sorted(databases)
+async def shapes(node: Node, databases: Iterable[str] | None = None) -> AsyncGenerator[Shape]:
+    """The collections of some databases, or of all, one by one: 100,000 would take much memory."""
+    chosen = None if databases is None else sorted(databases)
     try:
         async with aclosing(_shapes(node, chosen)) as rows:
             async for row in rows:
@@ -106,12 +106,13 @@ async def shapes(node: Node, databases: Iterable[str]) -> AsyncGenerator[Shape]:
             yield Shape(one.ns, one.uuid, one.options, one.indexes, one.is_building)
 
 
-async def _shapes(node: Node, databases: list[str]) -> AsyncGenerator[Shape]:
+async def _shapes(node: Node, databases: list[str] | None) -> AsyncGenerator[Shape]:
+    among = {} if databases is None else {"db": {"$in": databases}}
     command: Document = {
         "aggregate": 1,
         "pipeline": [
             {"$listCatalog": {}},
-            {"$match": {"type": "collection", "db": {"$in": databases}}},
+            {"$match": {"type": "collection", **among}},
             {"$project": {"ns": 1, "md.options": 1, "md.indexes": {"ready": 1, "spec": 1}}},
         ],
         "cursor": {"batchSize": _SHAPES},

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import bson
 
-from agent.errors import RestoreFailed
 from agent.faults import fault_point
 from agent.mongo.apply.building import build
 from agent.mongo.apply.documents import RawDocument
@@ -106,12 +105,13 @@ async def merge_principals(job: Job) -> None:
         await _put(job, USERS, own.users)
         await _put(job, ROLES, own.roles)
         job.check()
-        for database in _databases(job):
+        for database in merged_databases(job):
             await merge(job.node, database)
 
 
-def _databases(job: Job) -> list[str | None]:
-    """All at once, or those whose collections are restored, one by one."""
+def merged_databases(job: Job) -> list[str | None]:
+    """Whose users and roles are merged: of all databases at once (None), or of those whose
+    collections are restored, one by one."""
     if job.scope.is_full:
         return [None]
     return [*sorted({split(c.ns)[0] for c in job.catalogue} - {"admin"})]
@@ -132,21 +132,3 @@ async def clean_up(job: Job) -> None:
         if present.ns in (USERS, ROLES, MARKER, *map(routing_copy, ROUTING)):
             job.check()
             await drop(job.node, present.ns, present.uuid)
-
-
-async def prove_structure(job: Job) -> None:
-    """The target has the collections that the catalogue ends with, under the right names, and
-    after a full restore no others. Raises `RestoreFailed`."""
-    present = {p.uuid: p.ns for p in await collections(job.node)}
-    for collection in job.catalogue:
-        if collection.is_ignored:
-            raise RestoreFailed(
-                f"{collection.ns} was dropped while it was read, and the oplog does not say so"
-            )
-        found = present.get(collection.target_uuid)
-        if found != collection.target_ns and not collection.is_lazy:
-            raise RestoreFailed(
-                f"{collection.target_ns} should be on the target, and "
-                + (f"is called {found} there" if found else "is not there"),
-                hint="keep others from changing the target, and run the restore again",
-            )

@@ -30,12 +30,17 @@ from agent.wire.namespaces import TEMPORARY, USERS_AND_ROLES, is_archived, split
 _KEPT: Final = frozenset({"admin", "config", "local"})
 
 
+def gives_way(ns: str, scope: Scope) -> bool:
+    """Whether a collection of this name is dropped, and none is there in the end but the backup's.
+    Of a `system.views` a selective restore removes documents only."""
+    if scope.is_full:
+        return is_archived(ns) and ns not in USERS_AND_ROLES
+    return scope.replaces(ns) and split(ns)[1] != VIEWS
+
+
 def going(present: Sequence[Present], scope: Scope) -> list[Present]:
     """The collections of the target that a restore drops, in order of their names."""
-    if scope.is_full:
-        found = [p for p in present if is_archived(p.ns) and p.ns not in USERS_AND_ROLES]
-    else:
-        found = [p for p in present if scope.replaces(p.ns) and split(p.ns)[1] != VIEWS]
+    found = [p for p in present if gives_way(p.ns, scope)]
     left_behind = [p for p in present if split(p.ns)[1].startswith(TEMPORARY)]
     return sorted({p.uuid: p for p in (*found, *left_behind)}.values(), key=lambda p: p.ns)
 

@@ -33,7 +33,6 @@ from agent.operations.restore.finishing import (
     clean_up,
     drop_indexes,
     merge_principals,
-    prove_structure,
     set_expiry,
 )
 from agent.operations.restore.job import Base, Job, Tally, Tuning
@@ -53,6 +52,7 @@ from agent.operations.restore.preflight import (
     quorum_of,
     wanted_objects,
 )
+from agent.operations.restore.proving import prove_principals, prove_structure, told
 from agent.operations.restore.replaying import replay
 from agent.operations.restore.reporting import reporting
 from agent.operations.restore.selecting import check_found, resolve, scope_of
@@ -90,6 +90,8 @@ class RestoreWork:
         shard has to look at routing tables, since the server is none."""
         self.orphans: Counter[str] = Counter()
         """`{namespace: documents}` that were left out, since the shard does not own them."""
+        self.differences: list[str] = []
+        """What the target has beside what the backup has, or otherwise."""
         self._storages = storages
         """Where decisions on transactions over several shards are looked for."""
         self._part = part
@@ -133,7 +135,7 @@ class RestoreWork:
         if self._plan.topology.is_sharded:
             await self._stage("route", Stage.ROUTED, lambda: self._route(job))
             await self._stage("keep own", Stage.OWNED, lambda: self._keep_own(job))
-        await self._stage("merge users", Stage.MERGED, lambda: merge_principals(job))
+        await self._stage("merge users", Stage.MERGED, lambda: self._merge(job))
         await clean_up(job)
         await job.committed()
         return self._report(job)
@@ -323,8 +325,18 @@ class RestoreWork:
             await drop_indexes(job, self._indexes_of_base)
         self._indexes = await build_indexes(job)
         await set_expiry(job)
-        await prove_structure(job)
+        self._note(await prove_structure(job))
         await job.committed()
+
+    async def _merge(self, job: Job) -> None:
+        await merge_principals(job)
+        self._note(await prove_principals(job))
+
+    def _note(self, differences: list[str]) -> None:
+        self.differences += differences
+        self._keeper.warn(
+            *(f"the target differs from the backup: {one}" for one in told(differences))
+        )
 
     def _report(self, job: Job) -> dict[str, Any]:
         state = self._keeper.state

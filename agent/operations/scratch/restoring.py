@@ -27,6 +27,7 @@ from agent.operations.restore.deciding import EVIDENCE, pin_evidence
 from agent.operations.restore.ending import UNFINISHED
 from agent.operations.restore.kind import Sources, make_plans, sources
 from agent.operations.restore.plan import Plan, read_backup
+from agent.operations.restore.proving import told
 from agent.operations.restore.selecting import check_found, scope_of
 from agent.operations.restore.work import RestoreWork
 from agent.operations.scratch.place import Place
@@ -55,6 +56,8 @@ class Restored:
     """As `RestoreWork` answers it."""
     orphans: Counter[str]
     """Documents that were left out, since the shard does not own them, by namespace."""
+    differences: tuple[str, ...]
+    """What the server holds beside what the backup has, or otherwise."""
     is_finished_later: bool
     """Whether a change of structure was under way at that moment, and was brought to its end."""
     took_s: float
@@ -140,6 +143,7 @@ class Scratch:
                     plan,
                     report,
                     work.orphans,
+                    tuple(told(work.differences)),
                     is_finished_later=bool(self._pinned.get(UNFINISHED)),
                     took_s=took_s,
                 )

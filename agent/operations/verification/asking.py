@@ -1,6 +1,7 @@
 """What a scratch server says of the share of a backup that it holds.
 
-Every collection passes the server's own `validate`; where nothing was replayed, each holds as many
+It holds the collections, indexes, users and roles that the backup has, and no others; every
+collection passes the server's own `validate`; where nothing was replayed, each holds as many
 documents as the manifest says, less those that belong to other shards; and `dbHash` of each
 database is what an earlier proof of the same moment found.
 """
@@ -67,6 +68,8 @@ class Share:
     async def ask(self, found: Restored, steps: Steps) -> None:
         """Ask the server everything."""
         self.recovery_s = round(found.took_s, 3)
+        for difference in found.differences:
+            self.find(difference)
         expected = _expected(found)
         where = f"{self.plan.source}: " if self.plan.topology.is_sharded else ""
         steps.enter(f"{where}validating", documents_total=sum(expected.values()))

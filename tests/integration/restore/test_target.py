@@ -12,8 +12,10 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from agent.errors import RestoreFailed
 from agent.mongo import node as node_module
 from agent.mongo.apply.target import drop_database
+from agent.operations.restore import work
 from agent.storage.memory import MemoryStorage
 from tests.support.compare import assert_same, fingerprint
 from tests.support.eventually import eventually
@@ -157,6 +159,58 @@ async def test_what_an_unfinished_restore_left_behind_goes(one_node: ReplicaSet)
     assert_same(before, fingerprint(client))
     names = client.admin.list_collection_names()
     assert not [name for name in names if name.startswith("tidelogTmp")]
+
+
+async def test_what_others_make_while_a_restore_runs_is_told(one_node: ReplicaSet) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_many([{"_id": n, "a": n} for n in range(10)])
+    client["db"]["c"].create_index("a")
+    client["other"]["mine"].insert_one({"_id": 1})
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    backup = await take_backup(node, storage)
+
+    async def told(**spec: Any) -> list[str]:
+        run = RestoreRun.of(node, storage, backup, **spec)
+
+        def meddle() -> None:
+            if run.result.get("state", {}).get("stage") == "loaded":
+                client["db"]["c"].create_index("b")
+                client["db"]["extra"].insert_one({})
+                client["other"]["stays"].insert_one({})
+
+        run.on_record = meddle
+        found: list[str] = (await run.work())["warnings"]
+        return [text.removeprefix("the target differs from the backup: ") for text in found]
+
+    try:
+        index = "the index b_1 of db.c is not of the backup"
+        extra, stays = (
+            f"the collection {name} is not of the backup" for name in ("db.extra", "other.stays")
+        )
+        assert sorted(await told()) == [extra, stays, index]
+        assert sorted(await told(ns=("db.*",))) == [extra, index], "the other was not named"
+    finally:
+        await node.aclose()
+
+
+async def test_an_index_that_others_drop_while_a_restore_runs_fails_it(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = one_node.client()
+    client["db"]["c"].insert_one({"_id": 1})
+    client["db"]["c"].create_index("a")
+    node, storage = await open_node(one_node), await MemoryStorage.open()
+    backup = await take_backup(node, storage)
+
+    async def set_expiry(_: Any) -> None:
+        client["db"]["c"].drop_index("a_1")
+
+    monkeypatch.setattr(work, "set_expiry", set_expiry)
+    try:
+        with pytest.raises(RestoreFailed, match=r"index a_1 of db\.c should be on the target"):
+            await RestoreRun.of(node, storage, backup).work()
+    finally:
+        await node.aclose()
 
 
 async def test_a_duplicate_under_a_unique_index_is_named(one_node: ReplicaSet) -> None:
