@@ -19,6 +19,7 @@ from typing import Any, Final
 from bson.raw_bson import RawBSONDocument
 
 from agent.archive.codec import Compression
+from agent.archive.framing import Frame
 from agent.archive.layout import FORMAT_VERSION, slice_key
 from agent.archive.manifest import SliceRef
 from agent.archive.objects import put_framed
@@ -108,6 +109,7 @@ class OplogArchiver:
         async with aclosing(read_oplog(self._node, self.position, until)) as batches:
             async for batch in batches:
                 self._take(batch)
+                del batch  # else it would stay in memory while the slice is stored
                 if self._open.plain_bytes >= SLICE_BYTES:
                     await self.close()
 
@@ -142,7 +144,7 @@ class OplogArchiver:
         if not current.count:
             return
         end = self.position
-        frames = [await self._compression.frame(block) for block in current.entries]
+        frames = await self._compressed(current.entries)
         if not self._writer:
             # Encryption may have been enabled since the last slice; a backup ends as it began.
             await write_for(self._storage, "pitr", self._node.replset)
@@ -184,6 +186,12 @@ class OplogArchiver:
         await self._on_slice(Slice(ref, frozenset(current.dropped)))
         self._previous_sha256 = digest
         self._open = _Open(end)
+
+    async def _compressed(self, entries: list[bytes]) -> list[Frame]:
+        """The frames of a slice. Each batch, which may have 16 MiB, is let go of as soon as it is
+        compressed: nobody needs it any more, whatever becomes of the slice."""
+        entries.reverse()
+        return [await self._compression.frame(entries.pop()) for _ in range(len(entries))]
 
 
 def matters(batch: OplogBatch) -> bool:

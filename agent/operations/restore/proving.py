@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
+import bson
+
 from agent.errors import RestoreFailed
 from agent.mongo.apply.principals import ROLES, USERS
 from agent.mongo.apply.target import Shape, find_all, shapes
@@ -23,8 +25,6 @@ from agent.wire.namespaces import USERS_AND_ROLES
 NAMED: Final = 20
 """Differences that are told one by one; there may be 100,000."""
 _ALONE: Final = "keep others from changing the target, and run the restore again"
-_DECIDING: Final = ("unique", "sparse", "partialFilterExpression")
-"""What an index holds and refuses beside its key; other fields the server may write as it likes."""
 
 
 async def prove_structure(job: Job) -> list[str]:
@@ -80,10 +80,12 @@ def of_indexes(collection: Collection, shape: Shape) -> list[str]:
     return sorted(found)
 
 
-def _decides(spec: Mapping[str, Any]) -> list[Any]:
-    # Old versions took any number or truth for a flag, and newer ones write it as they like.
-    flags = [spec.get(name) or False for name in _DECIDING]
-    return [list(spec["key"].items()), *(bool(f) if f in (0, 1) else f for f in flags)]
+def _decides(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What an index holds and refuses. Old versions took any number for a flag or a direction, and
+    newer ones write it as they like; filters stay as they were given."""
+    filtered = bson.encode({"filter": spec.get("partialFilterExpression")})
+    flags = bool(spec.get("unique")), bool(spec.get("sparse"))
+    return list(spec["key"].items()), *flags, filtered
 
 
 async def prove_principals(job: Job) -> list[str]:

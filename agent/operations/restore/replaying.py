@@ -44,6 +44,9 @@ BATCH_BYTES: Final = 4 << 20
 UNDER_WAY_BYTES: Final = 32 << 20
 """Of the batches of all lanes that wait or are carried out: an operation may have 16 MiB, and the
 driver makes a copy of what it sends."""
+AHEAD_BYTES: Final = 48 << 20
+"""Of the slices that are read, wait or are replayed: one has 16 MiB, or twice as much where
+documents are very large, and its stored bytes come on top while it is read."""
 CHECKPOINT_EVERY_S: Final = 3.0
 RECORD_EVERY_S: Final = 1.0
 
@@ -103,6 +106,7 @@ class Replayer:
         self._job = job
         self._slices = slices
         self._interpreter = interpreter
+        self._ahead = ByteBudget(AHEAD_BYTES)
         budget = ByteBudget(UNDER_WAY_BYTES)
         self._lanes = [Lane(job, budget) for _ in range(job.tuning.appliers)]
         self._reached: OpTime | None = None
@@ -112,15 +116,17 @@ class Replayer:
 
     async def run(self) -> None:
         """Replay everything. Raises what applying raises; progress is recorded on the way."""
-        slices: Channel[list[bytes]] = Channel(1)
+        slices: Channel[tuple[list[bytes], int]] = Channel(1)
         async with TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.run())
             group.create_task(self._keep_recording())
             group.create_task(self._read(slices))
-            async for frames in slices:
+            async for frames, taken in slices:
                 if not self._interpreter.is_done:
                     await self._replay(frames)
+                frames.clear()
+                self._ahead.release(taken)
             is_again = self._job.keeper.state.stage.is_past(Stage.REPLAYED)
             if not is_again:
                 await self._settle()
@@ -132,9 +138,10 @@ class Replayer:
                 await lane.close()
             self._ended.set()
 
-    async def _read(self, slices: Channel[list[bytes]]) -> None:
+    async def _read(self, slices: Channel[tuple[list[bytes], int]]) -> None:
         for item in self._slices:
-            await slices.put(await slice_entries(self._job.storage, item))
+            taken = await self._ahead.acquire(item.plain_bytes)
+            await slices.put((await slice_entries(self._job.storage, item), taken))
         await slices.close()
 
     async def _replay(self, frames: list[bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
 from typing import Any
 
 import bson
@@ -26,6 +28,7 @@ from tests.support.faulty_storage import FaultyStorage
 from tests.unit.mongo.scripted_node import ScriptedNode, at, batch, entry
 
 UI = Binary(b"u" * 16, 4)
+LARGE = 2 << 20
 
 
 def _archiver(
@@ -199,3 +202,36 @@ def test_resharding_and_new_shards_are_seen_in_the_oplog_of_config_servers(
 ) -> None:
     data = bson.encode(entry(1)) + bson.encode(entry(2, **fields))
     assert reshaping(OplogBatch(data, 2, Position(at(2)), ())) == expected
+
+
+class _Large(ScriptedNode):
+    """Each batch is one entry that is too large to make all of them beforehand."""
+
+    async def command(self, database: str, command: dict[str, Any], **options: Any) -> Any:
+        made = [entry(10)] if "find" in command else []
+        made.append(entry(11 + len(self.asked), o={"pad": random.randbytes(LARGE)}))
+        reply = batch(*made, cursor_id=7 if len(self.asked) < 3 else 0, first="find" in command)
+        self.asked.append(command)
+        return RawBSONDocument(reply)
+
+
+async def test_a_slice_of_large_documents_is_in_memory_once_while_it_is_stored() -> None:
+    held: list[int] = []
+
+    class Measuring(MemoryStorage):
+        async def put(self, *arguments: Any, **options: Any) -> Any:
+            held.append(tracemalloc.get_traced_memory()[0])
+            return await super().put(*arguments, **options)
+
+    storage = await Measuring.open()
+    kept: list[Slice] = []
+    archiver = _archiver(_Large([], majority=at(1000)), storage, kept)
+    tracemalloc.start()
+    try:
+        await archiver.read()
+        held.clear()
+        await archiver.close()
+    finally:
+        tracemalloc.stop()
+    assert kept[-1].ref.plain_bytes > 4 * LARGE
+    assert held[-1] < 5 * LARGE, "what is to be stored, and nothing of what it was made from"
