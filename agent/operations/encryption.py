@@ -96,6 +96,7 @@ class EncryptionKind:
             else:
                 labels = [kek.label for kek in current.keks]
                 lead.log.info("encryption.rotated", keks=labels, keys=rewrapped)
+                await probe(keyring)  # what 'encryption status' says of each key has changed
             await _wake_writers(lead)
             agents = await _agents(lead, current)
             return {

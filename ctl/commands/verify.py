@@ -124,6 +124,10 @@ def _view(operation: Operation) -> RenderableType:
     if found["problems"]:
         rows = [(item["object"], item["problem"]) for item in found["problems"][:_SHOWN]]
         parts.append(table(("OBJECT~", "PROBLEM~"), rows, indent=2))
-    else:
+    elif found["level"] == "read":
         parts.append("All of it is there and what was written.")
+    else:
+        parts.append(
+            "All of it is there and of its size; --deep reads whether it is what was written."
+        )
     return Group(*parts)

@@ -228,6 +228,9 @@ def test_a_disabled_key_stops_everything_loudly_and_loses_nothing(
     before = scene.listing()
     rotated = scene.ctl.ok("encryption", "rotate", *given, "-y", "--wait")
     assert rotated["rewrapped"] >= 2
+    (told,) = scene.ctl.ok("encryption", "status")["repositories"]
+    assert all(len(key["keks"]) == 2 for key in told["data_keys"]), told
+    assert first in {name for key in told["data_keys"] for name in key["backups"]}
     assert before.items() <= scene.listing().items()
     assert "already" in scene.ctl.fails(3, "encryption", "enable", *given[:-1], "-y", "--wait")
     kms("disable_key", KeyId=made)

@@ -30,6 +30,8 @@ def test_a_sound_repository_is_read_once_and_remembered(scene: Scene) -> None:
     looked = scene.ctl.ok("verify", "--wait")
     assert (looked["level"], looked["backups"], looked["harmed"]) == ("present", 1, 0)
     assert looked["bytes_read"] == 0
+    told = scene.ctl.run("verify", "--wait", out=None).stdout
+    assert "there and of its size" in told, "no more than was looked at"
     first = scene.ctl.ok("verify", name, "--deep", "--wait")
     stored = sum(item["size_bytes"] for item in scene.manifest(name)["objects"])
     assert first["bytes_read"] >= stored
