@@ -135,6 +135,7 @@ EVENTS: Final = {
     "export.written": "a backup lies as a mongodump directory on the agent's host",
     "scratch.leftover_removed": "what a proof left that did not end by itself was removed",
     "verify.proved": "a backup was restored into a scratch mongod, which found it sound",
+    "verify.not_remembered": "what a verification read could not be noted; the next reads it again",
     "verify.harmed": "a backup is not what was written any more; ctl verify says what",
     "verify.deleted_meanwhile": "what a verification missed was being deleted; it harms nothing",
     "verify.slices_harmed": "archived oplog is not what was written any more",

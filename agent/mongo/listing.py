@@ -89,12 +89,15 @@ async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
 
 
 async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Listed]:
-    """The collections of some databases, or of all but `local`, as the primary has them now."""
+    """The collections of some databases, or of all that backups and restores look at, as the
+    primary has them now."""
     if databases is None:
+        # What is routed is for the config servers to know; the rest of `config` is each server's.
+        left_out = {"local"} if node.is_config else {"local", "config"}
         with translated("listing the databases"):
             command = {"listDatabases": 1, "nameOnly": True}
             reply = await node.command("admin", command, on_primary=True)
-        databases = [row["name"] for row in reply["databases"] if row["name"] != "local"]
+        databases = [row["name"] for row in reply["databases"] if row["name"] not in left_out]
     found: list[Listed] = []
     room = asyncio.Semaphore(_AT_ONCE)
 

@@ -132,7 +132,7 @@ BACKUP_SHARDED: Final = (
     _config("shards", "find", "the replica sets of the cluster"),
     _config("migrations", "find", "waiting for ranges that are being moved"),
     _config("reshardingOperations", "find", "no backup while a collection is resharded"),
-    _config("", "dbStats", "progress"),
+    _config("", "dbStats listCollections", "progress, and the catalogue where it is listed"),
     _control(CONFIG, "remove", "what was done to the balancer"),
     Privilege(_CLUSTER, ("appendOplogNote",), "moving an idle shard on to the end of a backup"),
 )

@@ -364,3 +364,28 @@ def _elsewhere(cluster: ShardedCluster, store: Path, backup: str, moment: Moment
     error = ctl.fails(3, "restore", backup, "-y", "--wait", within_s=LONG_S)
     assert "there is no rs-a here" in error
     _restore(ctl, backup, moment, "--replset-remapping", "b-rs-b=rs-a,b-rs-a=rs-b")
+
+
+def test_a_cluster_amidst_an_upgrade_is_restored(
+    sharded: ShardedCluster, agents: Agents, ctl: Ctl
+) -> None:
+    """With feature compatibility version 5.0 catalogues are listed, and shards tell of versions of
+    routing tables in other words."""
+    assert all(agent.is_running for agent in agents)
+    sharded.create_database("app", "s0")
+    sharded.shard_collection("app.a", {"k": 1})
+    sharded.spread("app.a", "k", [10])
+    for shard, first in (("s0", 0), ("s1", 10)):
+        sharded.client_of(shard).app.a.insert_many([{"k": first + n} for n in range(5)])
+    try:
+        for one in sharded.sets:
+            one.client().admin.command({"setFeatureCompatibilityVersion": "5.0"})
+        backup = ctl.ok("backup", "--wait", within_s=LONG_S)["name"]
+        sharded.drop_collection("app.a")
+        for chosen in ((), ("--ns", "app.a")):
+            ctl.ok("restore", backup, *chosen, "-y", "--wait", within_s=LONG_S)
+            assert _counts(sharded, SAME, "app", "a") == [5, 5]
+            assert not misrouted(sharded)
+    finally:
+        for one in sharded.sets:
+            one.client().admin.command({"setFeatureCompatibilityVersion": "6.0"})

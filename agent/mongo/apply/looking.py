@@ -19,8 +19,8 @@ not take them is told by the command, where the agent's user may.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 from bson import Binary, ObjectId, Timestamp
 from pymongo.errors import OperationFailure
@@ -141,6 +141,16 @@ async def _show(node: Node, database: str, command: Document, expected: int) -> 
         cause = error.__cause__
         if error.code != expected or not isinstance(cause, OperationFailure):
             raise VersionNotTaken(error.message) from error
-        known: Document | None = (cause.details or {}).get("vWanted")
-        return known
+        return _known(cause.details or {})
     raise VersionNotTaken(f"{database}: the version shown was passed over")
+
+
+def _known(details: Mapping[str, Any]) -> Document | None:
+    """The version that the shard knew. With feature compatibility version 5.0 its parts stand
+    beside each other, as that version had it."""
+    known = details.get("vWanted")
+    if not isinstance(known, Timestamp):
+        return known
+    if "vWantedTimestamp" not in details:
+        raise VersionNotTaken("the shard does not tell the timestamp of what it knows")
+    return {"t": details["vWantedTimestamp"]}

@@ -80,7 +80,9 @@ async def _look(
                 await _backup(part, checker, name, found)
             if profile == MAIN and not spec.names:
                 await _archived(part, checker, found)
-            await checker.ledger.save(storage, part.operation.name, part.lease.epoch)
+            refused = await checker.ledger.save(storage, part.operation.name, part.lease.epoch)
+            if refused is not None:
+                part.log.warning("verify.not_remembered", error=refused)
             await fault_point("verify.ledger_saved")
 
 

@@ -9,12 +9,13 @@ the storage beside what they tell of, one a verification, and outlive the contro
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from agent.archive.layout import VERIFIED, verified_key
 from agent.archive.objects import get_json, put_json
-from agent.errors import IntegrityError, ObjectExists
+from agent.errors import IntegrityError, ObjectExists, PermissionDenied, StorageFull
 from agent.storage.base import Storage
 
 _KEEP_ALL: Final = timedelta(days=400)
@@ -35,7 +36,8 @@ class Ledger:
         async for item in storage.list(VERIFIED):
             at = _moment_of(item.key)
             if at is None or now - at > _KEEP_ALL:
-                await storage.delete([item.key])
+                with suppress(PermissionDenied):  # or locked: it harms nobody
+                    await storage.delete([item.key])
             elif now - at <= max_age:
                 try:
                     known |= json.loads(await get_json(storage, item.key))["objects"]
@@ -51,17 +53,24 @@ class Ledger:
         """It was read whole and found right."""
         self._proven[key] = sha256
 
-    async def save(self, storage: Storage, name: str, part: int) -> None:
+    async def save(self, storage: Storage, name: str, part: int) -> str | None:
         """Write down what was added since the last time, as the record `part` of a verification:
-        the epoch of who looks, so that each has its own. The same again changes nothing."""
+        the epoch of who looks, so that each has its own. The same again changes nothing.
+
+        Answers why it could not be, where the storage takes nothing: what can be read can be
+        judged, and one that is full or read-only is what one wants to be sure of.
+        """
         if not self._proven:
-            return
+            return None
         try:
             await put_json(storage, verified_key(name, part), json.dumps({"objects": self._proven}))
         except ObjectExists:
-            return  # by this very worker, whose answer was lost
+            return None  # by this very worker, whose answer was lost
+        except (PermissionDenied, StorageFull) as error:
+            return str(error)
         self._known |= self._proven
         self._proven = {}
+        return None
 
 
 def _moment_of(key: str) -> datetime | None:
