@@ -18,7 +18,7 @@ AT: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def storage() -> FaultyStorage:
-    return FaultyStorage(MemoryStorage())
+    return FaultyStorage(MemoryStorage({}, "ledger"))
 
 
 async def _read(storage: FaultyStorage, later: timedelta) -> Ledger:
