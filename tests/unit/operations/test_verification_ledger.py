@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import ObjectLocked, PermissionDenied, StorageFull
 from agent.operations.verification.ledger import Ledger
-from agent.storage.memory import MemoryStorage
+from agent.storage.memory import MemoryObjects, MemoryStorage
 from tests.support.faulty_storage import FOREVER, FaultyStorage
 
 NAME: Final = "2026-03-01T12:00:00Z"
@@ -18,7 +18,7 @@ AT: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def storage() -> FaultyStorage:
-    return FaultyStorage(MemoryStorage({}, "ledger"))
+    return FaultyStorage(MemoryStorage(MemoryObjects(), "ledger"))
 
 
 async def _read(storage: FaultyStorage, later: timedelta) -> Ledger:
