@@ -327,6 +327,10 @@ def open_client(uri: str, **options: Any) -> Client:
         "uuidRepresentation": "standard",
         "retryReads": True,
         "maxPoolSize": 64,
+        # Asking now and then whether a server is there takes one thread and one request in ten
+        # seconds; being told at once takes two of each. A refusal or a lost connection makes the
+        # driver look at once either way.
+        "serverMonitoringMode": "poll",
     }
     with _readable():
         return AsyncIOMotorClient(uri, **(chosen | options))
