@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from agent.wire.backups import Backup
@@ -43,7 +44,7 @@ class Member:
     is_arbiter: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Overview:
     """What was read, at `now`."""
 
@@ -65,7 +66,7 @@ class Overview:
     topology: Topology = field(default_factory=lambda: Topology(members=()))
     schedule: ScheduleState | None = None
 
-    @property
+    @cached_property
     def places(self) -> Places:
         """Where backups and slices lie."""
         return Places(self.settings, self.repositories)
@@ -73,7 +74,7 @@ class Overview:
     server_time: datetime | None = None
     """Of the primary of the lead replica set."""
 
-    @property
+    @cached_property
     def covered(self) -> Coverage:
         """What the archived oplog reaches."""
         troubles = self.troubles if self.settings.pitr.enabled else {}

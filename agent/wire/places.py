@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from agent.wire.backups import Backup
 from agent.wire.profiles import MAIN, places
@@ -17,17 +18,22 @@ from agent.wire.settings import Settings
 from agent.wire.timelines import Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Places:
     """The profiles of the settings and what is known of their repositories."""
 
     settings: Settings
     repositories: Repositories = field(default_factory=Repositories)
 
+    @cached_property
+    def _where(self) -> dict[str, str]:
+        # Once, and not for each of a thousand backups.
+        return places(self.settings)
+
     def profiles_of(self, backup: Backup) -> list[str]:
         """The profiles that lead to this backup; none where it is out of reach."""
         copies = {copy.repository_id: copy.profile for copy in backup.places}
-        return holders(self.repositories, places(self.settings), copies)
+        return holders(self.repositories, self._where, copies)
 
     def is_within_reach(self, backup: Backup) -> bool:
         """Whether any profile leads to it."""
@@ -35,7 +41,7 @@ class Places:
 
     def found(self, profile: str) -> Found | None:
         """What agents found where this profile points now; None where none has looked yet."""
-        place = places(self.settings).get(profile)
+        place = self._where.get(profile)
         return None if place is None else self.repositories.at(profile, place)
 
     def runs(self, runs: Iterable[Run]) -> tuple[Run, ...]:
