@@ -57,7 +57,7 @@ crash: bootstrap ## fail at every fault point in every way (an hour); POINTS=del
 		tests/cluster/test_crash.py tests/cluster/test_crash_sharded.py $(ARGS)
 	@$(if $(POINTS),,TIDELOG_CRASH=all $(PYTHON) -m pytest -q -rs tests/cluster/test_network_faults.py \
 		tests/cluster/test_control_elections.py tests/cluster/test_memory.py \
-		tests/cluster/test_storage_faults.py $(ARGS))
+		tests/cluster/test_storage_faults.py tests/cluster/test_restore_faults.py $(ARGS))
 	@$(if $(POINTS),,TIDELOG_CRASH_EXAMPLES=5000 $(PYTHON) -m pytest -q --timeout 3600 \
 		tests/unit/operations/test_lease_model.py)
 

@@ -41,6 +41,7 @@ FAULT_POINTS: Final = frozenset(
         "restore.before_drop",
         "restore.dropped",
         "restore.created",
+        "restore.before_apply",
         "restore.chunk_loaded",
         "restore.checkpoint",
         "restore.replayed",

@@ -54,7 +54,7 @@ from agent.errors import (
     root_cause,
 )
 from agent.log import EventSink
-from agent.mongo.node import Node
+from agent.mongo.node import APP_NAME, Node
 from agent.notify.assembly import notifier
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services
@@ -98,7 +98,6 @@ from agent.wire.profiles import storage_of
 from agent.wire.settings import Settings
 from agent.wire.storage_reports import FEATURE, StorageCheckRequest, StorageReport
 
-APP_NAME: Final = "tidelog-agent"
 CHECK_POLL_S: Final = 30.0
 ASIDE_AGAIN_S: Final = 30.0
 IDLE_POLL_S: Final = 0.05

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pymongo
 from bson import Timestamp
@@ -29,6 +29,8 @@ from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
 from agent.wire.topology import topology_of
 
+APP_NAME: Final = "tidelog-agent"
+"""What every connection of an agent calls itself."""
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 LONG_TIMEOUT_S = 7 * 24 * 3600.0
@@ -320,7 +322,7 @@ def _readable() -> Iterator[None]:
 def open_client(uri: str, **options: Any) -> Client:
     """Connects to nothing yet. Raises `ConfigError`, e.g. for a certificate that is not there."""
     chosen: dict[str, Any] = {
-        "appname": "tidelog-agent",
+        "appname": APP_NAME,
         "serverSelectionTimeoutMS": _ms(CONNECT_TIMEOUT_S),
         "connectTimeoutMS": _ms(CONNECT_TIMEOUT_S),
         "socketTimeoutMS": _ms(_SOCKET_CALLS * CALL_TIMEOUT_S),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster.scene import Scene, chunk_keys, epochs_of
 from tests.support.compare import assert_same
+from tests.support.crashes import is_stopped
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -68,7 +69,7 @@ def test_paused_agent_that_wakes_up_writes_nothing(scene: Scene) -> None:
     scene.agents.of(nodes[1]).terminate()
     op_id = scene.begin("backup")
     paused = scene.agents.of(nodes[0])
-    eventually(lambda: _is_stopped(paused.pid), 30.0)
+    eventually(lambda: is_stopped(paused.pid), 30.0)
     scene.agents.of(nodes[1]).start()
     found = scene.wait_done(op_id)
     listing = scene.listing()
@@ -228,11 +229,6 @@ def _small_disk(path: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True, capture_output=True)
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether the process stands still by a signal."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _bytes_read(scene: Scene, op_id: str) -> int:

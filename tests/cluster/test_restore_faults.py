@@ -12,6 +12,7 @@ from pymongo import UpdateOne
 from tests.cluster.scene import Scene, chunk_keys, flip_byte, moment, truncate
 from tests.support.agents import Agents
 from tests.support.compare import assert_same
+from tests.support.crashes import IN_FULL, is_stopped
 from tests.support.ctl import Ctl
 from tests.support.eventually import eventually
 from tests.support.mongod import ReplicaSet, SetOptions
@@ -67,6 +68,40 @@ def test_restore_survives_step_down_of_the_primary(scene: Scene) -> None:
     found = scene.wait_done(op_id)
     assert found["parts"][0]["node"] != first.id
     assert_same(before, scene.fingerprint())
+
+
+@IN_FULL
+def test_a_stopped_worker_that_wakes_up_changes_nothing(scene: Scene) -> None:
+    """Stopped between asking its lease and sending, it wakes up when the restore is long over, the
+    clients have written on, and its node is primary again."""
+    scene.fill(5)
+    name = scene.backup()["name"]
+    scene.client.drop_database("shop")
+    first = scene.replset.primary()
+    # The first array is the marker, the second what all small collections hold.
+    (armed,) = scene.arm("restore.before_apply=stop@2", first)
+    op_id = scene.begin("restore", name, "-y")
+    eventually(lambda: is_stopped(armed.pid), 60.0, describe=scene.agents.log_tails)
+    scene.replset.step_down()
+    done = scene.wait_done(op_id)
+    assert done["parts"][0]["node"] != armed.id
+    small = [scene.client.shop[f"small{number}"] for number in range(8)]
+    for one in small:
+        assert one.delete_many({}).deleted_count == 50
+    (other,) = [node for node in scene.replset.secondaries() if node is not first]
+    scene.replset.connect(scene.replset.uri_of(other)).admin.command({"replSetFreeze": 60})
+    assert scene.replset.step_down() is first
+    admin = scene.replset.connect(scene.replset.uri_of(first)).admin
+
+    def arrays(which: str) -> int:
+        return int(admin.command("serverStatus")["metrics"]["commands"]["applyOps"][which])
+
+    before = {which: arrays(which) for which in ("total", "failed")}
+    armed.resume()
+    eventually(lambda: arrays("total") > before["total"], 20.0, describe=scene.agents.log_tails)
+    assert [one.count_documents({}) for one in small] == [0] * 8
+    assert arrays("failed") == before["failed"] + 1
+    scene.replset.connect(scene.replset.uri_of(other)).admin.command({"replSetFreeze": 0})
 
 
 def test_restore_is_done_while_a_secondary_is_down(scene: Scene) -> None:

@@ -68,6 +68,7 @@ DRIVEN_BY: Final[dict[str, Driver]] = {
     "restore.before_drop": Driver.RESTORE,
     "restore.dropped": Driver.RESTORE,
     "restore.created": Driver.RESTORE,
+    "restore.before_apply": Driver.RESTORE,
     "restore.chunk_loaded": Driver.RESTORE,
     "restore.checkpoint": Driver.RESTORE,
     "restore.replayed": Driver.RESTORE,
@@ -162,7 +163,7 @@ def let_it_fail(
         agent.start()
         agent.wait_announced()
     elif case.action == "stop":
-        eventually(lambda: _is_stopped(agent.pid), HIT_WITHIN_S, describe=story)
+        eventually(lambda: is_stopped(agent.pid), HIT_WITHIN_S, describe=story)
         time.sleep(TTL_S + 1.0)
         agent.resume()
     else:
@@ -175,6 +176,6 @@ def let_it_fail(
         eventually(happened, HIT_WITHIN_S, describe=story)
 
 
-def _is_stopped(pid: int) -> bool:
+def is_stopped(pid: int) -> bool:
     """Whether the process stands still by a signal."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

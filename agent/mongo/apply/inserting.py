@@ -34,6 +34,7 @@ async def insert(
     *,
     is_ordered: bool = False,
     may_exist: bool = False,
+    fence: RawDocument | None = None,
 ) -> None:
     """Insert a batch at w:1, past validators. With `may_exist`, documents whose `_id` is there are
     those very documents, inserted before an interruption.
@@ -53,7 +54,8 @@ async def insert(
             end = min(stale)
             errors = [error for error in errors if error["index"] < end]
         for error in errors:
-            await _resolve(node, namespace, documents[error["index"]], error, may_exist)
+            if not (may_exist and _is_there(error)):
+                await _resolve(node, namespace, documents[error["index"]], error, fence)
         if errors and is_ordered:
             # An ordered insert ends at its first error.
             end = errors[-1]["index"] + 1
@@ -77,19 +79,29 @@ async def _insert(
     return errors
 
 
+def _said(error: dict[str, Any]) -> str:
+    return str(error.get("errmsg", error["code"]))
+
+
+def _is_there(error: dict[str, Any]) -> bool:
+    return error["code"] == _DUPLICATE or is_unnamed_duplicate(_said(error))
+
+
 async def _resolve(
-    node: Node, namespace: str, document: RawDocument, error: dict[str, Any], may_exist: bool
+    node: Node,
+    namespace: str,
+    document: RawDocument,
+    error: dict[str, Any],
+    fence: RawDocument | None,
 ) -> None:
-    said = str(error.get("errmsg", error["code"]))
-    if may_exist and (error["code"] == _DUPLICATE or is_unnamed_duplicate(said)):
-        return
     if error["code"] in _NOT_STORABLE:
-        await apply_writes(node, [inserting(namespace, document.raw)], is_lenient=True)
+        operations = [inserting(namespace, document.raw)]
+        await apply_writes(node, operations, is_lenient=True, fence=fence)
         return
     refused = refused_write(f"loading {namespace}", error)
     if isinstance(refused, NodeUnavailable):
         raise refused
-    raise RestoreFailed(f"{namespace} does not take a document of the backup: {said}")
+    raise RestoreFailed(f"{namespace} does not take a document of the backup: {_said(error)}")
 
 
 def inserting(namespace: str, document: bytes) -> RawDocument:

@@ -19,12 +19,12 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DocumentTooLarge, OperationFailure
 
-from agent.errors import PermissionDenied, RestoreFailed
+from agent.errors import LeaseLost, PermissionDenied, RestoreFailed
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.apply.looking import LOOK_S, STATUS_NOT_KNOWN, make_look, when_known
 from agent.mongo.node import Document, Node
-from agent.mongo.translate import CommandFailed, translated
+from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
 
 APPLY_TIMEOUT_S: Final = 100.0
@@ -43,25 +43,38 @@ _LENIENT: Final = CodecOptions(
 )
 
 
-async def apply_writes(node: Node, operations: list[RawDocument], *, is_lenient: bool) -> None:
-    """Carry out inserts, updates and deletes, each array wholly or not at all.
+async def apply_writes(
+    node: Node,
+    operations: list[RawDocument],
+    *,
+    is_lenient: bool,
+    fence: RawDocument | None = None,
+) -> None:
+    """Carry out inserts, updates and deletes, each array wholly or not at all; with a `fence` (see
+    `fencing`), not at all once that is taken down.
 
-    Raises `RestoreFailed` naming the operation that the server refuses, `NodeUnavailable`.
+    Raises `RestoreFailed` naming the operation that the server refuses, `LeaseLost` where the fence
+    is gone, `NodeUnavailable`.
     """
+    again = partial(apply_writes, node, is_lenient=is_lenient, fence=fence)
+    # First: with a collection in it that is not there, an array is carried out one by one.
+    sent = operations if fence is None else [fence, *operations]
     try:
-        await _apply_known(node, operations, is_lenient=is_lenient)
+        await _apply_known(node, sent, is_lenient=is_lenient)
     except CommandFailed as error:
         if error.code in _TOO_LARGE and len(operations) > 1:
             middle = len(operations) // 2
-            await apply_writes(node, operations[:middle], is_lenient=is_lenient)
-            await apply_writes(node, operations[middle:], is_lenient=is_lenient)
+            await again(operations[:middle])
+            await again(operations[middle:])
             return
+        if fence is not None and error.code == NAMESPACE_NOT_FOUND and _place(error) == 0:
+            raise LeaseLost("another worker writes to the target now") from error
         if is_unnamed_duplicate(error.message):
             replacing = [_replacing(operation) for operation in operations]
             if replacing != operations:
-                await apply_writes(node, replacing, is_lenient=is_lenient)
+                await again(replacing)
                 return
-        raise _explained(error, operations) from error
+        raise _explained(error, sent) from error
 
 
 def is_unnamed_duplicate(message: str) -> bool:
@@ -133,13 +146,17 @@ async def _apply_known(node: Node, operations: list[RawDocument], *, is_lenient:
 
 def _failed(error: CommandFailed, operations: list[RawDocument]) -> Document | None:
     """The operation that the server refused."""
-    cause = error.__cause__
-    details = (cause.details or {}) if isinstance(cause, OperationFailure) else {}
-    # `applied` is the place of the operation that failed, counted from one.
-    place = int(details.get("applied", 0)) - 1
+    place = _place(error)
     if not 0 <= place < len(operations):
         return None
     return bson.decode(operations[place].raw, _LENIENT)
+
+
+def _place(error: CommandFailed) -> int:
+    """Of the operation that the server refused; -1 where it does not say."""
+    cause = error.__cause__
+    details = (cause.details or {}) if isinstance(cause, OperationFailure) else {}
+    return int(details.get("applied", 0)) - 1  # counted from one, to the one that failed
 
 
 async def _apply(node: Node, operations: Sequence[Any], *, is_lenient: bool) -> None:

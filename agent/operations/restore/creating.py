@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Final
 
+import bson
 from bson import Int64
 
 from agent.faults import fault_point
+from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands
 from agent.mongo.apply.principals import ROLES, USERS
 from agent.operations.restore.job import MARKER, Job
@@ -44,7 +46,7 @@ async def create_all(job: Job) -> None:
         begun = job.clock.monotonic()
         await apply_commands(job.node, batch)
         at_once = next_size(at_once, job.clock.monotonic() - begun)
-    await _mark(job)
+    await mark(job, 0)
     await fault_point("restore.created")
 
 
@@ -60,12 +62,7 @@ async def create_marker(job: Job) -> None:
     job.check()
     await apply_commands(job.node, [_own(job, MARKER)])
     if not job.keeper.state.replay_begun:
-        await _mark(job)
-
-
-async def _mark(job: Job) -> None:
-    job.check()
-    await apply_commands(job.node, [marking(job.op_id, 0)])
+        await mark(job, 0)
 
 
 def _own(job: Job, namespace: str) -> dict[str, Any]:
@@ -74,7 +71,8 @@ def _own(job: Job, namespace: str) -> dict[str, Any]:
     return operation(namespace, derived_uuid(f"{job.op_id}/{namespace}"), command)
 
 
-def marking(op_id: str, position: int) -> dict[str, Any]:
-    """The note that all commands up to an entry are carried out, as an operation of `applyOps`."""
-    document = {"_id": op_id, "at": Int64(position)}
-    return {"op": "u", "ns": MARKER, "o": document, "o2": {"_id": op_id}}
+async def mark(job: Job, position: int) -> None:
+    """Note on the target that all commands up to an entry are carried out."""
+    document = {"_id": job.op_id, "at": Int64(position)}
+    operation = {"op": "u", "ns": MARKER, "o": document, "o2": {"_id": job.op_id}}
+    await job.apply([RawDocument(bson.encode(operation))], is_lenient=True)

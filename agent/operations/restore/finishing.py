@@ -15,8 +15,8 @@ import bson
 from agent.faults import fault_point
 from agent.mongo.apply.building import build
 from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.fencing import FENCE
 from agent.mongo.apply.inserting import inserting
-from agent.mongo.apply.operations import apply_writes
 from agent.mongo.apply.principals import ROLES, USERS, merge, own_principals
 from agent.mongo.apply.structure import change, drop, drop_index
 from agent.mongo.apply.target import Present, collections
@@ -122,13 +122,13 @@ async def _put(job: Job, namespace: str, principals: Iterable[dict[str, Any]]) -
         inserting(namespace, bson.encode(principal)) for principal in principals
     ]
     if operations:
-        job.check()
-        await apply_writes(job.node, operations, is_lenient=True)
+        await job.apply(operations, is_lenient=True)
 
 
 async def clean_up(job: Job) -> None:
     """Drop our own collections."""
     for present in await collections(job.node):
-        if present.ns in (USERS, ROLES, MARKER, *map(routing_copy, ROUTING)):
+        own = (USERS, ROLES, MARKER, *map(routing_copy, ROUTING))
+        if present.ns in own or present.ns.startswith(FENCE):
             job.check()
             await drop(job.node, present.ns, present.uuid)

@@ -9,12 +9,16 @@ from typing import Final
 
 from agent.archive.manifest import ChunkObject, SliceRef
 from agent.clock import Clock
+from agent.faults import fault_point
+from agent.mongo.apply.documents import RawDocument
+from agent.mongo.apply.fencing import put_up
+from agent.mongo.apply.operations import apply_writes
 from agent.mongo.node import Node
 from agent.operations.restore.deciding import Evidence
 from agent.operations.restore.pace import Pace
 from agent.operations.restore.state import StateKeeper
 from agent.replay.catalogue import Catalogue
-from agent.replay.scope import Scope
+from agent.replay.scope import Scope, derived_uuid
 from agent.replay.unfinished import Unfinished
 from agent.storage.base import Storage
 from agent.wire.namespaces import TEMPORARY
@@ -94,6 +98,8 @@ class Job:
     keeper: StateKeeper
     check: Callable[[], None]
     """Raises when this worker must not write any more."""
+    epoch: int
+    """Of the lease that it writes under."""
     scope: Scope
     catalogue: Catalogue
     pace: Pace
@@ -102,6 +108,20 @@ class Job:
     tally: Tally = field(default_factory=Tally)
     kept: frozenset[bytes] = frozenset()
     """UUIDs of the target's collections that this worker has not dropped: they need no creating."""
+
+    fence: RawDocument | None = None
+    """What arrays of writes begin with, once it is put up."""
+
+    async def fence_off(self) -> None:
+        """Keep what workers before this one sent from the target, from now on."""
+        uuid = derived_uuid(f"{self.op_id}/fence/{self.epoch}")
+        self.fence = await put_up(self.node, self.epoch, uuid, self.check)
+
+    async def apply(self, operations: list[RawDocument], *, is_lenient: bool) -> None:
+        """Carry out writes as long as this worker may: see `apply_writes`."""
+        self.check()
+        await fault_point("restore.before_apply")
+        await apply_writes(self.node, operations, is_lenient=is_lenient, fence=self.fence)
 
     async def committed(self) -> None:
         """Wait until all that was written so far is durable on a majority of the target."""

@@ -22,7 +22,7 @@ from agent.errors import RestoreFailed
 from agent.faults import fault_point
 from agent.mongo.apply.documents import RawDocument, cut
 from agent.mongo.apply.inserting import insert, inserting
-from agent.mongo.apply.operations import apply_commands, apply_writes
+from agent.mongo.apply.operations import apply_commands
 from agent.mongo.apply.structure import empty
 from agent.mongo.apply.target import collections
 from agent.mongo.counting import count_exactly, counts
@@ -163,6 +163,7 @@ class Loader:
                     batch,
                     is_ordered=collection.is_capped,
                     may_exist=self._is_again,
+                    fence=self._job.fence,
                 )
                 self._job.tally.documents_done += len(batch)
             if may_hold_empty(data, 0, len(data)):
@@ -185,9 +186,8 @@ class Loader:
         for start, end in documents(data):
             body = restoring(data, start) if may_hold_empty(data, start, end) else None
             if body is not None:
-                self._job.check()
                 update = RawDocument(collection.operation(UPDATE, body))
-                await apply_writes(self._job.node, [update], is_lenient=collection.is_capped)
+                await self._job.apply([update], is_lenient=collection.is_capped)
 
     async def _load_views(self, collection: Collection, data: bytes) -> None:
         """`system.views` takes no plain inserts, and a selective restore not every document."""
@@ -202,7 +202,7 @@ class Loader:
                     await apply_commands(self._job.node, [creation(collection).document])
                     collection.is_lazy = False
                 view = inserting(collection.target_ns, raw)
-                await apply_writes(self._job.node, [view], is_lenient=True)
+                await self._job.apply([view], is_lenient=True)
                 self._job.tally.documents_done += 1
         self._job.tally.bytes_done += len(data)
 

@@ -15,7 +15,6 @@ from typing import Final
 from bson import Binary
 
 from agent.mongo.apply.documents import RawDocument
-from agent.mongo.apply.operations import apply_writes
 from agent.mongo.cursor import Find, raw_batches
 from agent.mongo.raw import documents, elements
 from agent.operations.restore.job import Job
@@ -65,8 +64,7 @@ async def mend(job: Job, group: Sequence[Small], *, may_hold: bool) -> list[Smal
 
 async def _apply(job: Job, operations: list[RawDocument]) -> None:
     for batch in _batches(operations):
-        job.check()
-        await apply_writes(job.node, batch, is_lenient=True)
+        await job.apply(batch, is_lenient=True)
 
 
 def _deleting(collection: Collection, gone: list[bytes]) -> list[RawDocument]:

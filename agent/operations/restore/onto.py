@@ -160,6 +160,7 @@ class _Work:
         await self._together(job)
         part.lease.check()
         await begin_timeline(part, job.keeper)
+        await job.fence_off()
         await create_marker(job)
         self._tally.stage = "replay"
         await replay(job)
@@ -248,6 +249,7 @@ class _Work:
                 epoch=part.lease.epoch,
             ),
             check=part.lease.check,
+            epoch=part.lease.epoch,
             scope=_SCOPE,
             catalogue=_catalogue(beginning, self._spec.start),
             pace=Pace(services.node, services.clock, services.governor),

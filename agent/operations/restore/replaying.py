@@ -21,11 +21,10 @@ from agent.archive.manifest import SliceRef
 from agent.errors import RestoreFailed
 from agent.faults import fault_point
 from agent.mongo.apply.documents import RawDocument
-from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.target import find_all
 from agent.mongo.translate import CommandFailed
 from agent.operations.restore.carrying import carry_out
-from agent.operations.restore.creating import marking
+from agent.operations.restore.creating import mark
 from agent.operations.restore.deciding import find_decisions
 from agent.operations.restore.job import MARKER, Job, is_over
 from agent.operations.restore.loading import names_by_uuid
@@ -92,8 +91,7 @@ class Lane:
         while (batch := await self._queue.get()) is not None:
             operations, is_lenient, taken = batch
             await self._job.pace.keep()
-            self._job.check()
-            await apply_writes(self._job.node, operations, is_lenient=is_lenient)
+            await self._job.apply(operations, is_lenient=is_lenient)
             del batch, operations  # else they would stay until the next one comes
             self._budget.release(taken)
             self._queue.task_done()
@@ -194,8 +192,7 @@ class Replayer:
         self._drained_at = self._job.clock.monotonic()
 
     async def _write_alone(self, operation: bytes, is_lenient: bool) -> None:
-        self._job.check()
-        await apply_writes(self._job.node, [RawDocument(operation)], is_lenient=is_lenient)
+        await self._job.apply([RawDocument(operation)], is_lenient=is_lenient)
 
     async def _carry_out(self, barrier: Barrier) -> None:
         """Carry out commands, and note on the target that they are done."""
@@ -207,8 +204,7 @@ class Replayer:
                     f"the target refuses the {command.effect} of {command.target_ns}, as the oplog "
                     f"has it at {OpTime.unpack(barrier.position)}: {error.message}"
                 ) from error
-        self._job.check()
-        await apply_commands(self._job.node, [marking(self._job.op_id, barrier.position)])
+        await mark(self._job, barrier.position)
 
     async def _keep_recording(self) -> None:
         while not await is_over(self._ended, RECORD_EVERY_S):

@@ -128,6 +128,7 @@ class RestoreWork:
         # Nothing of any replica set is touched before all have proven what they need.
         await self._together(Stage.CHECKED)
         await self._stage("wipe", Stage.WIPED, lambda: self._wipe(job))
+        await job.fence_off()
         await self._stage("create", Stage.CREATED, lambda: self._create(job))
         await self._stage("load", Stage.LOADED, Loader(job).run)
         await self._replay(job)
@@ -281,6 +282,7 @@ class RestoreWork:
             tuning=self._tuning(),
             keeper=self._keeper,
             check=self._part.lease.check,
+            epoch=self._part.lease.epoch,
             scope=scope,
             catalogue=base_catalogue(self._plan.manifest, scope),
             pace=Pace(node, self._part.services.clock, self._part.services.governor),

@@ -16,20 +16,17 @@ from agent.operations.restore.state import Stage
 from agent.pipeline.budget import ByteBudget
 
 
-async def test_a_large_operation_waits_until_others_are_carried_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_large_operation_waits_until_others_are_carried_out() -> None:
     gate, carried_out = asyncio.Event(), list[int]()
 
-    async def apply_writes(_node: Any, operations: list[Any], *, is_lenient: bool) -> None:
+    async def apply(operations: list[Any], *, is_lenient: bool) -> None:
         await gate.wait()
         carried_out.append(len(operations))
 
     async def keep() -> None:
         return
 
-    monkeypatch.setattr(replaying, "apply_writes", apply_writes)
-    job: Any = SimpleNamespace(node=None, pace=SimpleNamespace(keep=keep), check=lambda: None)
+    job: Any = SimpleNamespace(pace=SimpleNamespace(keep=keep), apply=apply)
     budget = ByteBudget(100)
     first, second = Lane(job, budget), Lane(job, budget)
     document = b"\x3c\0\0\0" + b"\0" * 56

@@ -66,7 +66,7 @@ async def test_little_is_kept_in_memory_of_one_that_has_grown(
 
         yield each()
 
-    async def apply(_: Any, operations: list[Any], *, is_lenient: bool) -> None:
+    async def apply(operations: list[Any], *, is_lenient: bool) -> None:
         for one in (bson.decode(operation.raw) for operation in operations):
             if one["op"] == "d":
                 del held[one["o"]["_id"]]
@@ -74,9 +74,8 @@ async def test_little_is_kept_in_memory_of_one_that_has_grown(
                 held[one["o"]["_id"]] = bson.encode(one["o"])
 
     monkeypatch.setattr(mending, "raw_batches", batches)
-    monkeypatch.setattr(mending, "apply_writes", apply)
     collection = Collection(b"0" * 16, "db.c", Scope(), options={}, indexes={})
-    job: Any = SimpleNamespace(node=None, check=lambda: None)
+    job: Any = SimpleNamespace(node=None, apply=apply)
     await mend(job, [Small(collection, b"".join(wanted))], may_hold=True)
     assert sorted(held.values()) == sorted(wanted)
     assert most < 2 * HELD_BYTES // 1_000 + 300
