@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pymongo.errors import ConnectionFailure, PyMongoError
 
+from agent.clock import SystemClock
 from agent.errors import NodeUnavailable
 from agent.mongo.cursor import BATCH_TIMEOUT_S, RAW, Find, session_of
 from agent.mongo.node import Node
@@ -23,6 +24,9 @@ from agent.mongo.raw import CursorReply, cut_cursor_reply
 
 HEAD_DOCUMENTS: Final = 256
 """A collection of more documents is not read here."""
+TRIP_S: Final = 5.0
+"""No further collection is asked for after so long: on a slow node, dozens take minutes."""
+_CLOCK: Final = SystemClock()
 
 
 async def read_whole_heads(
@@ -30,18 +34,19 @@ async def read_whole_heads(
 ) -> list[CursorReply | None]:
     """All documents of each collection, in the order of `finds`; None where there are more than
     `HEAD_DOCUMENTS`, where the server refused, and for those after `most_bytes` had come (the reply
-    that exceeds it is the last one, and holds up to 16 MiB). Raises `NodeUnavailable`."""
+    that exceeds it is the last one, and holds up to 16 MiB) or `TRIP_S` had passed. Raises
+    `NodeUnavailable`."""
     stop = threading.Event()
     async with session_of(node) as session:
         try:
-            async with asyncio.timeout(BATCH_TIMEOUT_S):
+            async with asyncio.timeout(TRIP_S + BATCH_TIMEOUT_S):
                 replies = await asyncio.to_thread(
                     _read, node.direct.delegate, session.delegate, finds, most_bytes, stop
                 )
         except TimeoutError:
             raise NodeUnavailable(
-                f"reading {len(finds)} collections from {finds[0].label} on:"
-                f" {node.host} was not done within {BATCH_TIMEOUT_S:.0f} s"
+                f"reading one of {len(finds)} collections from {finds[0].label} on:"
+                f" {node.host} sent nothing for {BATCH_TIMEOUT_S:.0f} s"
             ) from None
         finally:
             # A thread cannot be cancelled: it asks for no further collection.
@@ -53,9 +58,9 @@ def _read(
     client: Any, session: Any, finds: Sequence[Find], most_bytes: int, stop: threading.Event
 ) -> list[CursorReply | None]:
     replies: list[CursorReply | None] = []
-    left_bytes = most_bytes
+    left_bytes, ends_at = most_bytes, _CLOCK.monotonic() + TRIP_S
     for find in finds:
-        if left_bytes <= 0 or stop.is_set():
+        if left_bytes <= 0 or stop.is_set() or _CLOCK.monotonic() > ends_at:
             break
         try:
             reply = _head(client, session, find)

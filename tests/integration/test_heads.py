@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -102,7 +104,19 @@ async def test_reading_ends_after_so_many_bytes(one_node: ReplicaSet) -> None:
     assert [reply is None for reply in replies] == [False, False, True, True]
 
 
-async def test_a_lost_connection_ends_it_and_a_cancelled_one_asks_for_no_more(
+async def test_a_slow_node_is_asked_for_no_more_after_a_while(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = one_node.client()
+    _fill(client)
+    monkeypatch.setattr(heads, "TRIP_S", 0.0)
+    async with open_node(one_node) as node:
+        finds = await _finds(node, "one", "two", "one")
+        replies = await read_whole_heads(node, finds, most_bytes=ALL)
+    assert replies == [None, None, None]
+
+
+async def test_a_lost_connection_ends_it(
     one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = one_node.client()
@@ -128,3 +142,30 @@ async def test_a_lost_connection_ends_it_and_a_cancelled_one_asks_for_no_more(
         replies = await read_whole_heads(node, finds, most_bytes=ALL)
     assert [reply is None for reply in replies] == [False, True, True, True]
     assert asked == ["heads.one", "heads.two"]
+
+
+async def test_whoever_is_cancelled_asks_for_no_more(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = one_node.client()
+    _fill(client)
+    asked: list[str] = []
+    is_asked, go_on = threading.Event(), threading.Event()
+
+    def slow(_driver: Any, _session: Any, find: Find) -> CursorReply | None:
+        asked.append(find.label)
+        is_asked.set()
+        go_on.wait(timeout=60)
+        return None
+
+    monkeypatch.setattr(heads, "_head", slow)
+    async with open_node(one_node) as node:
+        finds = await _finds(node, "one", "two", "most")
+        reading = asyncio.create_task(read_whole_heads(node, finds, most_bytes=ALL))
+        await asyncio.to_thread(is_asked.wait, 60)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        go_on.set()
+        await asyncio.sleep(0.1)
+    assert asked == ["heads.one"]
