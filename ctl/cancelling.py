@@ -18,9 +18,11 @@ async def cancel(
     session: Session, operation: Operation, *, wait: bool, wait_time_s: float | None
 ) -> Result:
     """Ask, and wait for its end where that is wanted. Raises `Refused` where it is too late."""
-    await session.operations.request_cancel(operation.id)
+    operation = await session.operations.request_cancel(operation.id)
     words = f"Cancellation of {label(operation)} requested"
-    if wait or wait_time_s is not None:
+    if operation.state is State.CANCELLED:
+        words = f"{headline(operation)} cancelled"
+    elif wait or wait_time_s is not None:
         try:
             operation = await follow(session, operation, wait_time_s)
         except OperationFailed:

@@ -75,7 +75,12 @@ def translated(action: str) -> Iterator[None]:
             f"{action}: the node does not answer ({brief(error)})",
             hint="check that mongod runs and that the agent can reach it",
         ) from error
-    except (ConfigurationError, PyMongoError) as error:
+    except ConfigurationError as error:
+        # What the driver says of a server that tells of no sessions is "not supported".
+        is_alone = "Sessions are not supported" in str(error)
+        reason = "the node is in no replica set now, or just starts" if is_alone else brief(error)
+        raise NodeUnavailable(f"{action}: {reason}") from error
+    except PyMongoError as error:
         raise NodeUnavailable(f"{action}: {brief(error)}") from error
 
 

@@ -25,6 +25,7 @@ from agent.wire.operations import Kind, Operation, State
 SLOT: Final = "exclusive"
 _TRIES: Final = 100
 _CANCELLABLE: Final = [State.REQUESTED.value, *WORKABLE]
+_WRITES_DATA: Final = [kind.value for kind in Kind if kind.writes_data]
 
 
 class OperationLog(OperationLeading, OperationWorking):
@@ -124,22 +125,27 @@ class OperationLog(OperationLeading, OperationWorking):
         return begun if begun is not None and op_id in (None, begun.id) else None
 
     async def request_cancel(self, op_id: str) -> Operation:
-        """Ask that it stop; one that is queued ends at once. Raises `Refused` when it is too late,
-        `NotFound`."""
-        ended = transition(
-            State.CANCELLED, result=None, error=None, note="cancelled while it was queued"
-        )
+        """Ask that it stop; one that is queued, or that nobody has begun, ends at once. Raises
+        `Refused` when it is too late, `NotFound`."""
         asked = {
             "cancel_requested": True,
             "updated_at": "$$NOW",
             "history": with_history("cancel requested"),
         }
+        ended: list[tuple[Document, str]] = [
+            ({"queued": True}, "cancelled while it was queued"),
+            ({"lead_epoch": {"$not": {"$gt": 0}}}, "cancelled before anybody had begun"),
+        ]
+        changed = None
         with translated("cancelling the operation"):
-            changed = await self._update(
-                {"_id": op_id, "queued": True, "state": State.REQUESTED.value}, ended
-            ) or await self._update(
-                {"_id": op_id, "queued": {"$ne": True}, "state": {"$in": _CANCELLABLE}},
-                [{"$set": asked}],
+            for waiting, note in ended:
+                match: Document = {"_id": op_id, "state": State.REQUESTED.value, **waiting}
+                pipeline = transition(State.CANCELLED, result=None, error=None, note=note)
+                changed = changed or await self._update(match, pipeline)
+            # Half of what writes data helps nobody.
+            match = {"kind": {"$nin": _WRITES_DATA}, "state": {"$in": _CANCELLABLE}}
+            changed = changed or await self._update(
+                {"_id": op_id, "queued": {"$ne": True}, **match}, [{"$set": asked}]
             )
         if changed is None:
             now = await self.get(op_id)

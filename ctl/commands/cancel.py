@@ -44,7 +44,7 @@ def command(
             listed = ", ".join(f"{label(op)} ({op.id})" for op in active)
             raise Conflict(f"several are in progress: {listed}", hint="name one by its op_id")
         (operation,) = active
-        if operation.kind.writes_data and not operation.queued:
+        if operation.kind.writes_data and operation.lead_epoch:
             raise Refused(
                 f"the {label(operation)} has begun, and half of one helps nobody",
                 hint="let it end; 'ctl status' shows how far it is",

@@ -120,6 +120,25 @@ async def test_a_queued_request_can_be_cancelled_at_once(operations: OperationLo
     assert (await operations.request_cancel(waiting.id)).state is State.CANCELLED
 
 
+async def test_what_nobody_has_begun_is_cancelled_at_once(operations: OperationLog) -> None:
+    for kind in (Kind.BACKUP, Kind.RESTORE):
+        asked = await submitted(operations, kind)
+        over = await operations.request_cancel(asked.id)
+        assert (over.state, over.slot) == (State.CANCELLED, None), "and the way is free"
+        with pytest.raises(LeaseLost, match="is over: cancelled"):
+            await operations.take_lead(asked.id, "a", 1)
+        with pytest.raises(Refused, match="cannot be cancelled: it is cancelled"):
+            await operations.request_cancel(asked.id)
+
+
+async def test_a_restore_that_somebody_leads_is_not_cancelled(operations: OperationLog) -> None:
+    asked = await submitted(operations, Kind.RESTORE)
+    await operations.take_lead(asked.id, "a", 1)
+    with pytest.raises(Refused, match="cannot be cancelled: it is requested"):
+        await operations.request_cancel(asked.id)
+    assert not (await operations.get(asked.id)).cancel_requested
+
+
 async def test_a_name_can_be_given_once(operations: OperationLog) -> None:
     await submitted(operations, Kind.DELETE_BACKUP, name="mine")
     with pytest.raises(Conflict, match="named mine already"):

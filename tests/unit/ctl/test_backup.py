@@ -201,8 +201,15 @@ def test_cancel_does_not_guess(ctl: Ctl) -> None:
     assert ctl("cancel", "nothing-of-the-kind").code == 4
 
 
+def test_a_restore_that_nobody_has_begun_is_cancelled(ctl: Ctl) -> None:
+    ctl.world.operations = [operation(Kind.RESTORE, id="1" * 24)]
+    assert ctl("cancel").code == 0
+    assert ctl.world.cancelled == ["1" * 24]
+
+
 def test_a_restore_that_has_begun_is_not_cancelled(ctl: Ctl) -> None:
-    ctl.world.operations = [operation(Kind.RESTORE, id="1" * 24, state=State.RUNNING)]
+    begun = operation(Kind.RESTORE, id="1" * 24, state=State.RUNNING, lead_epoch=1)
+    ctl.world.operations = [begun]
     outcome = ctl("cancel")
     assert (outcome.code, ctl.world.cancelled) == (3, [])
     assert "half of one helps nobody" in outcome.err
