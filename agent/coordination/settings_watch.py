@@ -23,6 +23,7 @@ from agent.wire.settings import Settings
 
 POLL_S: Final = 30.0
 """Changes wake; this is for a wake-up that was missed."""
+READ_AGAIN_S: Final = 1.0
 CHECK_WITHIN_S: Final = 60.0
 CHECK_AGAIN_S: Final = 1800.0
 CHECK_FAILED_AGAIN_S: Final = 15.0
@@ -64,7 +65,10 @@ class SettingsWatch:
             try:
                 await self._look()
             except Transient as error:
+                # What woke us has not been seen, and nothing wakes us for it again.
                 log.warning("settings.not_read", error=str(error))
+                await self.wakeup.wait(READ_AGAIN_S)
+                continue
             await self.wakeup.wait(None if self._is_well() else CHECK_FAILED_AGAIN_S)
 
     async def _look(self) -> None:
@@ -123,13 +127,22 @@ class SettingsWatch:
         return found
 
     async def _until_changed(self, version: int) -> None:
-        """Raises `_OverError` when the settings are not of this version any more."""
+        """Raises `_OverError` when the settings are not of this version any more. A wake-up that
+        it could not look at is left to `run`."""
         while True:
             await self.wakeup.wait(POLL_S)
             self.wakeup.clear()
-            with suppress(Transient):
-                if (await self.settings.read())[1] != version:
-                    raise _OverError
+            found: int | None = None
+            try:
+                with suppress(Transient):
+                    _, found = await self.settings.read()
+            finally:
+                if found is None:
+                    self.wakeup.wake()
+            if found is None:
+                await self.clock.sleep(READ_AGAIN_S)
+            elif found != version:
+                raise _OverError
 
     async def _check_all(
         self, settings: Settings

@@ -16,6 +16,7 @@ from agent.coordination.wakeup import Wakeup
 from agent.errors import StorageFull, StoreUnavailable
 from agent.store.settings_store import SettingsStore
 from agent.wire.settings import Settings, load_yaml
+from tests.support.eventually import eventually_async
 from tests.support.manual_clock import ManualClock, settle
 
 STORAGE = "storage: {type: filesystem, filesystem: {path: /backups}}\n"
@@ -178,6 +179,38 @@ async def test_a_control_database_that_is_away_is_waited_for() -> None:
         following.store.unavailable = False
         await following.look()
         assert following.condition.storage_settings_version == 0
+
+
+async def test_settings_that_could_not_be_read_are_read_again_without_a_wake_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings_watch, "READ_AGAIN_S", 0.01)
+    following = Following()
+    following.store.unavailable = True
+    async with following.running():
+        following.store.unavailable = False
+        await eventually_async(lambda: _is_told(following, 0), within_s=5.0)
+
+
+async def test_a_change_that_cannot_be_read_while_a_storage_is_checked_is_seen_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings_watch, "READ_AGAIN_S", 0.01)
+    following = Following()
+    following.store.put(STORAGE)
+    silent = following.silent = asyncio.Event()
+    async with following.running():
+        following.store.put(STORAGE.replace("/backups", "/others"))
+        following.store.unavailable = True
+        await following.look()
+        silent.set()
+        await settle()
+        following.store.unavailable = False
+        await eventually_async(lambda: _is_told(following, 2), within_s=5.0)
+
+
+async def _is_told(following: Following, version: int) -> bool:
+    return following.condition.storage_settings_version == version
 
 
 @pytest.mark.parametrize(
