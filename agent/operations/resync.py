@@ -47,7 +47,8 @@ class ResyncKind:
         spec = ResyncSpec.from_document(operation.spec)
         found = [await _resync(lead, profile) for profile in spec.profiles]
         return {
-            "backups": sum(one.backups for one in found),
+            # One with a copy on each is one backup.
+            "backups": len({name for one in found for name in one.backups}),
             "withdrawn": [name for one in found for name in one.withdrawn],
             "unreadable": [name for one in found for name in one.unreadable],
             "conflicting": [name for one in found for name in one.conflicting],
@@ -59,7 +60,7 @@ class ResyncKind:
 class _Resynced:
     """What became of one profile."""
 
-    backups: int = 0
+    backups: list[str] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     conflicting: list[str] = field(default_factory=list)
@@ -76,7 +77,8 @@ async def _resync(lead: LeadContext, profile: str) -> _Resynced:
         for name in names:
             lead.lease.check()
             try:
-                done.backups += await list_backup(catalog, storage, name, profile)
+                if await list_backup(catalog, storage, name, profile):
+                    done.backups.append(name)
             except IntegrityError as error:
                 lead.log.error("resync.unreadable", backup=name, error=str(error))
                 done.unreadable.append(name)

@@ -70,6 +70,8 @@ def test_one_reading_makes_a_copy_on_each_storage_and_any_of_them_restores(alone
     assert files(main, "chunks/") == files(second, "chunks/") != {}
     assert snapshots(alone)[name]["profiles"] == ["main", "second"]
     assert list(snapshots(alone, "--profile", "second")) == [name]
+    synced = alone.ctl.ok("profile", "sync", "--all", "--wait")
+    assert synced["backups"] == 1, "with two copies"
     assert not [key for key in files(second) if "/journal/" in key]
 
     shutil.move(main, main.with_name("away"))
