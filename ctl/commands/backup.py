@@ -20,7 +20,7 @@ from agent.wire.specs import BackupSpec
 from ctl.exit_codes import OperationFailed
 from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.lookup import find_backup
-from ctl.options import global_options, queue_option, selection_options, wait_options
+from ctl.options import Names, global_options, queue_option, selection_options, wait_options
 from ctl.render import duration, optime, size
 from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
@@ -45,7 +45,11 @@ COMPRESSIONS: Final = ("zstd", "none", "gzip", "pgzip", "snappy", "lz4", "s2")
 )
 @click.option("--num-parallel-collections", type=click.IntRange(1), metavar="N")
 @click.option(
-    "--profile", multiple=True, metavar="P", help="Storage profile; repeat.  [default: main]"
+    "--profile",
+    type=Names(),
+    multiple=True,
+    metavar="P,…",
+    help="Storage profile; several make copies.  [default: main]",
 )
 @queue_option
 @click.option("--hold", metavar="TEXT", help="Keep it from being deleted, for this reason.")
@@ -82,7 +86,7 @@ def build_spec(
     compression: Compression | None,
     compression_level: int | None,
     num_parallel_collections: int | None,
-    profile: tuple[str, ...],
+    profile: tuple[tuple[str, ...], ...],
     hold: str | None,
 ) -> BackupSpec:
     """The specification, or one clear refusal of what Tidelog has not got."""
@@ -93,6 +97,7 @@ def build_spec(
     ns = () if "*.*" in ns else ns
     check_patterns(ns)
     check_patterns(exclude_ns)
+    chosen = tuple(dict.fromkeys(name for names in profile for name in names))
     return BackupSpec(
         ns=ns,
         exclude_ns=exclude_ns,
@@ -100,8 +105,8 @@ def build_spec(
         compression=stored_compression(compression) if compression else None,
         compression_level=compression_level,
         num_parallel_collections=num_parallel_collections,
-        profile=profile[0] if profile else MAIN,
-        profiles=profile if len(set(profile)) > 1 else None,
+        profile=chosen[0] if chosen else MAIN,
+        profiles=chosen if len(chosen) > 1 else None,
         hold=hold,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Group
+from rich.padding import Padding
 from rich.text import Text
 
 from agent.wire.overview import Overview
@@ -93,7 +94,9 @@ def _cluster(sets: list[dict[str, Any]], priority: bool) -> list[RenderableType]
                 words += f", lag {duration(node['lag_s'])}" if node["lag_s"] else ""
                 words += f", priority {node['priority']:g}" if priority else ""
             lines.append(words)
-            lines += [f"      > {error}" for error in node["errors"] if node["agent"]]
+            told = node["errors"] if node["agent"] else []
+            # Folded below itself, not at the margin.
+            lines += [Padding(Text(f"> {error}"), (0, 0, 0, 6), expand=False) for error in told]
     return lines
 
 

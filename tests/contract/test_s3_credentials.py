@@ -272,7 +272,7 @@ async def test_a_role_is_assumed_from_the_instances_own(
 
 
 async def test_nothing_at_all_is_told_with_what_to_do(server: SeaweedFS) -> None:
-    with pytest.raises(PermissionDenied, match="no credentials for S3") as raised:
+    with pytest.raises(PermissionDenied, match="no credentials for AWS") as raised:
         await works(settings(server))
     assert "must be restarted" in raised.value.hint  # B22
 

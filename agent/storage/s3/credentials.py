@@ -147,7 +147,7 @@ class CredentialChain:
             found: Any = await self._ambient.get_credentials()
             if found is None:
                 raise PermissionDenied(
-                    "no credentials for S3: neither in the settings nor around this agent",
+                    "no credentials for AWS: neither in the settings nor around this agent",
                     hint="set credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach "
                     "a role; a pod whose service account was annotated must be restarted",
                 )

@@ -94,6 +94,9 @@ def test_a_backup_goes_to_several_profiles(ctl: Ctl) -> None:
     ctl.world.settings = with_profile(ctl.world.settings, "other", other)
     assert ctl("backup", "--profile", "main", "--profile", "other").code == 0
     assert ctl.world.operations[-1].spec["profiles"] == ("main", "other")
+    ctl.world.operations.clear()
+    assert ctl("backup", "--profile", "main,other", "--profile", "main").code == 0
+    assert ctl.world.operations[-1].spec["profiles"] == ("main", "other")
 
 
 def test_an_unknown_profile_is_not_found(ctl: Ctl) -> None:
