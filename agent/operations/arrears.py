@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from agent.errors import LeaseLost, StorageUnavailable, TidelogError, Transient
+from agent.errors import StorageUnavailable, TidelogError
 from agent.mongo.oplog import window_left
 from agent.operations.context import Services
 from agent.operations.machine import watched
@@ -80,7 +80,8 @@ class Arrears:
         return f"archiving is behind: {_words(left)}"
 
     async def note(self, error: TidelogError, *, is_of_run: bool) -> None:
-        """Note why slicing does not get on; `is_of_run` where it had begun."""
+        """Note why slicing does not get on; `is_of_run` where it had begun. Raises nothing of what
+        keeps it from noting: that may be what keeps it from slicing, too."""
         runs = self._services.runs
         try:
             last = next(reversed(await runs.runs(self._replset)), None)
@@ -89,16 +90,16 @@ class Arrears:
                 await runs.note_trouble(self._replset, words)
             elif last is not None and last.node == self._services.node.id:
                 await runs.save(last.model_copy(update={"error": words}))
-        except (Transient, LeaseLost):
-            log.warning("slicer.error_not_noted", replset=self._replset)
+        except TidelogError as trouble:
+            log.warning("slicer.error_not_noted", replset=self._replset, error=str(trouble))
 
     async def _left(self, run: Run | None) -> str:
         if run is None or run.sealed:
             return ""  # nothing is to be continued
         try:
             left = await window_left(self._services.node, run.span.end)
-        except Transient:
-            return ""
+        except TidelogError:
+            return ""  # it cannot be read, or not now
         if left < LOW_WINDOW:
             log.warning("oplog.window_low", replset=self._replset, left=f"{left:.0%}")
         return f"; {_words(left)}"

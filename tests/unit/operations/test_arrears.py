@@ -8,7 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from agent.errors import LeaseLost, NodeUnavailable, StorageUnavailable
+from agent.errors import (
+    LeaseLost,
+    NodeUnavailable,
+    PermissionDenied,
+    StorageUnavailable,
+    TidelogError,
+)
 from agent.operations import arrears
 from agent.operations.arrears import STANDSTILL_S, Arrears
 from agent.operations.context import Services
@@ -26,14 +32,14 @@ class FakeRuns:
     def __init__(self, *runs: Run) -> None:
         self.known = list(runs)
         self.troubles: list[str | None] = []
-        self.is_taken_over = False
+        self.refusal: TidelogError | None = None
 
     async def runs(self, replset: str) -> list[Run]:
         return [run for run in self.known if run.replset == replset]
 
     async def save(self, run: Run) -> None:
-        if self.is_taken_over:
-            raise LeaseLost("another agent slices")
+        if self.refusal is not None:
+            raise self.refusal
         self.known[-1] = run
 
     async def note_trouble(self, replset: str, error: str | None) -> None:
@@ -82,8 +88,9 @@ async def test_what_keeps_slicing_from_beginning_says_it_too(
         (FakeRuns(), 0.5),
         (FakeRuns(run(sealed=True)), 0.5),
         (FakeRuns(run()), NodeUnavailable("the node does not answer")),
+        (FakeRuns(run()), PermissionDenied("not authorized on local.oplog.rs")),
     ],
-    ids=["nothing archived", "restored since", "node away"],
+    ids=["nothing archived", "restored since", "node away", "oplog not readable"],
 )
 async def test_where_nothing_is_to_be_continued_only_the_error_is_said(
     monkeypatch: pytest.MonkeyPatch, runs: FakeRuns, left: float | Exception
@@ -96,10 +103,18 @@ async def test_the_run_of_another_agent_is_left_alone(monkeypatch: pytest.Monkey
     runs = FakeRuns(run(node="rs0/h2:27017"))
     await arrears_of(monkeypatch, runs, 0.5).note(AWAY, is_of_run=True)
     assert runs.known[-1].error is None
-    taken_over = FakeRuns(run())
-    taken_over.is_taken_over = True
-    await arrears_of(monkeypatch, taken_over, 0.5).note(AWAY, is_of_run=True)
-    assert taken_over.known[-1].error is None
+
+
+@pytest.mark.parametrize(
+    "refusal", [LeaseLost("another agent slices"), PermissionDenied("not authorized to update")]
+)
+async def test_what_cannot_be_noted_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, refusal: TidelogError
+) -> None:
+    runs = FakeRuns(run())
+    runs.refusal = refusal
+    await arrears_of(monkeypatch, runs, 0.5).note(AWAY, is_of_run=True)
+    assert runs.known[-1].error is None
 
 
 async def test_a_low_window_is_told_though_nothing_failed(monkeypatch: pytest.MonkeyPatch) -> None:
