@@ -50,6 +50,8 @@ def run(arguments: Sequence[str], invocation: Invocation | None = None) -> int:
         )
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _report_help(error, _format_of(arguments))
     except click.UsageError as error:
         return _report(_Fault.of_usage(error), _format_of(arguments), ExitCode.USAGE)
     except click.ClickException as error:
@@ -118,6 +120,16 @@ def _report(fault: _Fault, out: str, status: int) -> int:
         indent = 2 if out == "json-pretty" else None
         click.echo(json.dumps(answer, indent=indent, ensure_ascii=False))
     return status
+
+
+def _report_help(error: click.exceptions.NoArgsIsHelpError, out: str) -> int:
+    """A group without a command: what there is."""
+    if out == "text":
+        click.echo(error.format_message(), err=True)
+        return ExitCode.USAGE
+    hint = f"'{error.ctx.command_path} --help' shows which there are"
+    fault = _Fault("no command is given", hint)
+    return _report(fault, out, ExitCode.USAGE)
 
 
 def _report_unexpected(error: BaseException, invocation: Invocation) -> int:

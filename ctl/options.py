@@ -35,7 +35,10 @@ class Duration(click.ParamType[float]):
 
 
 class Names(click.ParamType[tuple[str, ...]]):
-    """`a,b`: a tuple of texts without the empty ones."""
+    """`a,b`: a tuple of texts without the empty ones.
+
+    None at all is refused: an empty variable of a script would mean everything.
+    """
 
     name = "name,…"
 
@@ -44,7 +47,10 @@ class Names(click.ParamType[tuple[str, ...]]):
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(filter(None, (item.strip() for item in str(value).split(","))))
+        found = tuple(filter(None, (item.strip() for item in str(value).split(","))))
+        if not found:
+            self.fail("it is empty; leave it out to mean everything", param, ctx)
+        return found
 
 
 class Remapping(click.ParamType[dict[str, str]]):

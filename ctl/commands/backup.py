@@ -94,6 +94,8 @@ def build_spec(
         raise Refused(
             f"backups of type {type_} are not supported", hint="take a logical one (the default)"
         )
+    if hold is not None and not hold.strip():
+        raise click.UsageError("--hold wants a reason")
     ns = () if "*.*" in ns else ns
     check_patterns(ns)
     check_patterns(exclude_ns)

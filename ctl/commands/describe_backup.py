@@ -72,6 +72,7 @@ def _published(backup: Backup) -> dict[str, Any]:
     return {
         "status": "done",
         **facts,
+        "selective": backup.is_selective,
         "namespaces": list(backup.ns),
         "first_write_time": moment(backup.first_write.wall()),
         "last_write_time": moment(backup.last_write.wall()),

@@ -15,6 +15,7 @@ from ctl.invocation import Invocation, Result, pass_invocation
 from ctl.options import Names, global_options, wait_options
 from ctl.render import number, optime, size, table
 from ctl.restore_target import choose_backup
+from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def command(
     target = parse_target(time_) if time_ is not None else None
 
     async def run(session: Session) -> Result:
+        if profile is not None:
+            await require_storage(session, profile)
         backup = await choose_backup(session, name, target)
         spec = ExportSpec(name=backup.id, directory=directory, ns=ns, time=target, profile=profile)
         operation = await submit(session, Kind.EXPORT, spec)

@@ -23,6 +23,7 @@ from ctl.options import (
 from ctl.render import as_yaml, duration, optime
 from ctl.restore_target import build_options, check_target, choose_backup
 from ctl.restore_view import what_goes
+from ctl.storage_settings import require_storage
 from ctl.submission import brief, brief_text, carry_out, submit
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def command(invocation: Invocation, /, *, name: str | None, **flags: Any) -> Non
     options = build_options(**flags)
 
     async def run(session: Session) -> Result:
+        if options["profile"] is not None:
+            await require_storage(session, options["profile"])
         backup = await choose_backup(session, base, target)
         spec = RestoreSpec(backup=backup.id, time=target, **options)
         if not dry_run:

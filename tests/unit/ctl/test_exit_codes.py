@@ -34,6 +34,10 @@ def test_1_the_operation_failed(ctl: Ctl) -> None:
         ["restore", "x", "--time", "2026-01-01T00:00:00"],
         ["restore", "--time", "yesterday", "-y"],
         ["backup", "--ns", "admin.x"],
+        ["backup", "--ns", ""],
+        ["backup", "--hold", " "],
+        ["restore", "x", "--ns", ",", "-y"],
+        ["restore", "x", "--ns-from", "a.b", "--ns-to", "a.b", "-y"],
         ["backup", "--wait-time", "soon"],
         ["config", "storge.type"],
         ["config", "KEY", "--list"],
@@ -49,6 +53,14 @@ def test_2_usage(ctl: Ctl, arguments: list[str]) -> None:
     assert outcome.err.startswith("Error: ")
     assert "Traceback" not in outcome.err
     assert "\nHint: " in outcome.err or "no such" in outcome.err
+
+
+@pytest.mark.parametrize("group", [(), ("profile",)], ids=str)
+def test_2_a_group_without_a_command_shows_its_help(ctl: Ctl, group: tuple[str, ...]) -> None:
+    outcome = ctl(*group)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("Usage: ctl")
+    assert "\nCommands:\n" in outcome.err
 
 
 def test_3_refused(ctl: Ctl) -> None:

@@ -216,6 +216,12 @@ def test_a_published_backup_is_described(ctl: Ctl) -> None:
     assert f"name: '{NEW}'" in text.out
 
 
+def test_what_was_narrowed_is_described_as_selective(ctl: Ctl) -> None:
+    ctl.world.backups = [backup(NEW, ns=("shop.*",)), backup(OLD)]
+    told = [ctl("describe-backup", name, "-o", "json").json["selective"] for name in (NEW, OLD)]
+    assert told == [True, False]
+
+
 def test_a_backup_that_is_only_in_the_catalogue_is_described(ctl: Ctl) -> None:
     ctl.world.backups = [backup(NEW)]
     answer = ctl("describe-backup", NEW, "--with-collections", "-o", "json").json

@@ -29,6 +29,15 @@ def person(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return answers
 
 
+@pytest.mark.parametrize("command", [("restore", NEW, "-y"), ("export", NEW, "there")], ids=str)
+def test_a_profile_that_does_not_exist_is_told_at_once(
+    stocked: Ctl, command: tuple[str, ...]
+) -> None:
+    outcome = stocked(*command, "--profile", "nowhere")
+    assert (outcome.code, stocked.world.operations) == (4, [])
+    assert "there is no profile nowhere" in outcome.err
+
+
 def _spec(ctl: Ctl) -> dict[str, Any]:
     made = ctl.world.operations[-1]
     assert made.kind is Kind.RESTORE
