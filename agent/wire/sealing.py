@@ -90,7 +90,8 @@ def storable(record: Record, key: SealingKey | None, random: Callable[[int], byt
         raise ConfigError(
             f"{found[0]} is a secret in clear, which is never stored in the database",
             hint="write {file: /PATH} or {env: NAME}, to be read on each agent's host; or set "
-            f"{KEY_FILE_VARIABLE} here and for every agent to have it sealed",
+            f"{KEY_FILE_VARIABLE} here and for every agent to a file of 'ctl genkey', to have it "
+            "sealed",
         )
     return _replaced(record, lambda secret: key.seal(secret, random(_NONCE_BYTES)))
 

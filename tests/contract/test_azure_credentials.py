@@ -117,6 +117,15 @@ async def test_a_wrong_key_is_told_without_the_key(azurite: Azurite) -> None:
     assert wrong[-20:] not in str(raised.value)
 
 
+async def test_what_is_no_key_is_told_as_that(azurite: Azurite) -> None:
+    string = f"AccountName={ACCOUNT};AccountKey=no-key!;BlobEndpoint={azurite.url}"
+    for given in ({"key": "no-key!"}, {"connectionString": string}):
+        with pytest.raises(ConfigError, match="not Base64") as raised:
+            async with opened(azurite, given, {}) as storage:
+                await storage.stat("key")
+        assert "no-key!" not in str(raised.value)
+
+
 async def test_a_federated_token_a_secret_and_a_managed_identity_get_tokens(
     secure: Azurite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,7 @@ class CredentialChain:
         if endpoint is None:
             endpoint = f"https://{account}.blob.{_PUBLIC}"
         if key:
-            return Login(account or "", endpoint, _KeyPair(account_name=account, account_key=key))
+            return Login(account or "", endpoint, _key_pair(account, key))
         return Login(account or "", endpoint, sas.lstrip("?") if sas else None)
 
     def _of_string(self, string: str) -> Login:
@@ -192,7 +192,7 @@ class CredentialChain:
             scheme = parts.get("defaultendpointsprotocol", "https")
             endpoint = f"{scheme}://{account}.blob.{parts.get('endpointsuffix', _PUBLIC)}"
         if key:
-            return Login(account, endpoint, _KeyPair(account_name=account, account_key=key))
+            return Login(account, endpoint, _key_pair(account, key))
         return Login(account, endpoint, (sas or "").lstrip("?"))
 
 
@@ -201,6 +201,17 @@ class _KeyPair(dict[str, Any]):
 
     def __repr__(self) -> str:
         return "KeyPair(***)"
+
+
+def _key_pair(account: str | None, key: str) -> _KeyPair:
+    try:
+        base64.b64decode(key)
+    except ValueError:
+        raise ConfigError(
+            "the key of the storage account is not Base64",
+            hint="copy the whole of it: 'az storage account keys list' shows it",
+        ) from None
+    return _KeyPair(account_name=account, account_key=key)
 
 
 def sas_fact(token: str, name: str) -> str | None:
