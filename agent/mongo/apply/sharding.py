@@ -17,7 +17,7 @@ from agent.mongo.apply.looking import (
     show_collection,
     show_database,
 )
-from agent.mongo.node import Document, Node
+from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import refused_write, translated
 from agent.wire.namespaces import split
 
@@ -38,7 +38,8 @@ async def remove(node: Node, namespace: str, query: Document) -> int:
     removed = 0
     for left in reversed(range(_TRIES)):
         with translated(f"deleting from {namespace}"):
-            reply = await node.command(database, command, timeout_s=WRITE_TIMEOUT_S)
+            # One collection may have a million ranges.
+            reply = await node.command(database, command, timeout_s=LONG_TIMEOUT_S)
         removed += int(reply["n"])
         codes = {error["code"] for error in reply.get("writeErrors", [])}
         if codes != {STATUS_NOT_KNOWN} or not left:
