@@ -4,6 +4,9 @@ A cursor lives inside an explicit session (which pins it, and whose end lets the
 on a direct connection (a `getMore` must reach the node that opened it). Reading is by UUID, never
 by name: after a rename or a drop, a name would silently answer nothing or another collection, where
 a UUID fails.
+
+A batch may have 16 MiB, so whoever passes it on lets go of it (`del`) before the next one is asked
+for: each reader would hold two otherwise.
 """
 
 from __future__ import annotations
@@ -115,6 +118,7 @@ async def _batches(node: Node, find: Find, session: Any) -> AsyncGenerator[Curso
     async with aclosing(cursor) as replies:
         async for reply in replies:
             yield reply
+            del reply
 
 
 async def raw_cursor(
@@ -127,6 +131,7 @@ async def raw_cursor(
     ):
         async for reply in replies:
             yield reply
+            del reply
 
 
 async def _cursor(
@@ -139,18 +144,20 @@ async def _cursor(
     more_size: int | None = None,
 ) -> AsyncGenerator[CursorReply]:
     reply = await _run(node, database, command, label, session)
-    collection = reply.ns.partition(".")[2]
+    cursor_id, collection = reply.cursor_id, reply.ns.partition(".")[2]
     try:
         yield reply
-        while reply.cursor_id:
-            more: Document = {"getMore": reply.cursor_id, "collection": collection}
+        while cursor_id:
+            del reply
+            more: Document = {"getMore": cursor_id, "collection": collection}
             if "batchSize" in command:
                 more["batchSize"] = more_size or command["batchSize"]
             reply = await _run(node, database, more, label, session)
+            cursor_id = reply.cursor_id
             yield reply
     finally:
-        if reply.cursor_id:
-            await _kill(node, database, collection, reply.cursor_id, session)
+        if cursor_id:
+            await _kill(node, database, collection, cursor_id, session)
 
 
 async def _run(

@@ -78,8 +78,12 @@ async def read_oplog(
                     return
                 entries, count = await _continued(node, position, entries, count)
                 checked = True
+            del batch
             if count:
-                yield _described(entries, count)
+                described = _described(entries, count)
+                del entries
+                yield described
+                del described
 
 
 async def _batches(node: Node, command: Document) -> AsyncGenerator[CursorReply]:
@@ -87,6 +91,7 @@ async def _batches(node: Node, command: Document) -> AsyncGenerator[CursorReply]
         async with aclosing(raw_cursor(node, "local", command, "the oplog")) as batches:
             async for batch in batches:
                 yield batch
+                del batch
     except SnapshotLost as error:
         raise OplogOverrun(f"the oplog of {node.host} rolled over: {error.message}") from error
 

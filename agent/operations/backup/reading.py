@@ -52,6 +52,15 @@ UNIT_BUDGET_BYTES: Final = CHUNK_BYTES + 2 * BATCH_BYTES
 STREAM_BUDGET_BYTES: Final = 2 * CHUNK_BYTES + (AHEAD + 2) * BATCH_BYTES
 """What the stream of a whole collection may hold: two compressed chunks, the batches that are being
 compressed, a reply and the batch cut out of it."""
+DOCUMENT_BYTES: Final = 16 << 20
+"""The largest document there is, and the largest reply."""
+LARGE_UNIT_BUDGET_BYTES: Final = CHUNK_BYTES + 4 * DOCUMENT_BYTES
+"""What one reader may hold where a batch is one document: a compressed chunk and the document by
+which it is larger than meant, a reply, the batch cut out of it, and that compressed."""
+LARGE_STREAM_BUDGET_BYTES: Final = 2 * (CHUNK_BYTES + DOCUMENT_BYTES) + (
+    (2 * AHEAD + 2) * DOCUMENT_BYTES
+)
+"""The same of a stream."""
 WHOLE_BYTES: Final = 1 << 30
 """A collection up to this size may be read whole: some four seconds at full speed, which are lost
 when an agent dies amidst it."""
@@ -86,6 +95,8 @@ class Unit:
     @property
     def budget_bytes(self) -> int:
         """What reading it may hold."""
+        if self.document_bytes > BATCH_BYTES:
+            return LARGE_STREAM_BUDGET_BYTES if self.is_stream else LARGE_UNIT_BUDGET_BYTES
         return STREAM_BUDGET_BYTES if self.is_stream else UNIT_BUDGET_BYTES
 
     @property
@@ -164,8 +175,12 @@ class Reader:
         budget: ByteBudget,
         read_clock: ReadClock,
         tally: Tally,
+        planners_bytes: int = 0,
         governor: Governor | None = None,
     ) -> None:
+        """`planners_bytes` of the budget are not to be had before all units are read: planners
+        hold them, and wait for readers."""
+        self._most_bytes = budget.total_bytes - planners_bytes
         self._governor = governor
         self._node = node
         self._writer = writer
@@ -177,7 +192,7 @@ class Reader:
     async def read_unit(self, unit: Unit) -> list[ChunkObject]:
         """Read and store a range. Raises `CollectionGone` when it was dropped meanwhile, and
         `SnapshotLost` of a collection that cannot be read whole: then read it in ranges."""
-        async with self._budget.take(unit.budget_bytes):
+        async with self._budget.take(min(unit.budget_bytes, self._most_bytes)):
             if not unit.is_whole:
                 return await self._reread(lambda read_at: self._read(unit, read_at))
             read = self._stream if unit.is_stream else self._read
@@ -244,6 +259,7 @@ class Reader:
                     if batch.cursor_id and _is_enough(frames):
                         stored.append(await self._store(unit, read_at, frames, documents))
                         frames, documents = [], 0
+                    del batch
         except (SnapshotLost, CollectionGone):
             self._tally.add(-before.bytes, -before.documents)
             raise
@@ -275,6 +291,7 @@ class Reader:
             for each in (self._tally, tally):
                 each.add(len(batch.documents), batch.count)
             yield batch
+            del batch
 
     async def _keep_pace(self, batch: CursorReply) -> None:
         if self._governor is not None:

@@ -274,6 +274,7 @@ class Snapshot:
             budget=budget,
             read_clock=read_clock,
             tally=self._tally,
+            planners_bytes=planning * PLANNER_BUDGET_BYTES,
             governor=options.governor,
         )
         units: Channel[Unit] = Channel(2 * options.readers)

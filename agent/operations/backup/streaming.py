@@ -54,6 +54,7 @@ class Stream:
             async with TaskGroup() as group:
                 async for batch in batches:
                     await self._take(batch, group)
+                    del batch
                     if self._plain_bytes >= self._object_bytes:
                         await self._send(group)
                 await self._send(group)

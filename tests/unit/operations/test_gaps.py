@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.archive.manifest import ChunkObject, Segment
+from agent.archive.codec import Compression
+from agent.archive.manifest import ChunkObject, CollectionEntry, Segment
 from agent.operations.backup.journal import FinishedUnit
 from agent.operations.backup.planning import PLANNER_BUDGET_BYTES, Remaining, gaps
-from agent.operations.backup.reading import UNIT_BUDGET_BYTES, decoded_bound, encoded_bound
+from agent.operations.backup.reading import (
+    UNIT_BUDGET_BYTES,
+    Reader,
+    Tally,
+    Unit,
+    decoded_bound,
+    encoded_bound,
+)
 from agent.operations.backup.snapshot import PLANNERS, least_budget, planners_within
 from agent.pipeline.budget import ByteBudget
+from agent.wire.optime import OpTime
 from tests.unit.operations.repositories import moment
 
 UUID = "c0"
 END = 1000
+ENTRY = CollectionEntry(ns="db.c", uuid=UUID)
 Interval = tuple[int, int]
 
 
@@ -135,3 +148,38 @@ async def test_the_least_budget_lets_a_reader_in_while_planners_hold_their_share
     budget = ByteBudget(least_budget(1))
     async with budget.take(PLANNER_BUDGET_BYTES), budget.take(UNIT_BUDGET_BYTES):
         assert budget.free_bytes == 0
+
+
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 30], ids=["range", "stream"])
+async def test_units_of_the_largest_documents_take_more_and_never_what_planners_hold(
+    whole_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[int] = []
+
+    async def read(*_: Any) -> list[ChunkObject]:
+        free.append(budget.free_bytes)
+        return []
+
+    async def now() -> OpTime:
+        return moment(1)
+
+    for name in ("_read", "_stream"):
+        monkeypatch.setattr(Reader, name, read)
+    small, large = (
+        Unit(ENTRY, (0,), document_bytes=size, whole_bytes=whole_bytes) for size in (512, 16 << 20)
+    )
+    assert large.budget_bytes == 2 * small.budget_bytes
+    held = 2 * PLANNER_BUDGET_BYTES
+    budget = ByteBudget(held + small.budget_bytes)
+    reader = Reader(
+        cast(Any, None),
+        cast(Any, None),
+        compression=Compression(),
+        budget=budget,
+        read_clock=cast(Any, SimpleNamespace(now=now)),
+        tally=Tally(),
+        planners_bytes=held,
+    )
+    async with asyncio.timeout(5), budget.take(held):
+        await reader.read_unit(large)
+    assert free == [0], "it waits for no planner, who would wait for it"
