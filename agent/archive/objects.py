@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.allocator import give_back
 from agent.archive.codec import Compression, digest_of, expand, in_thread, pack_json, unpack_json
 from agent.archive.envelope import (
     SALT_BYTES,
@@ -58,6 +59,8 @@ async def put_framed(
     is_once = storage.capabilities.retries_put
     source = _let_go(blocks) if is_once else replayed(blocks)
     stored = await storage.put(key, source, size_hint=size)
+    del blocks, source
+    await in_thread(give_back)  # an object of large documents is made of very large blocks
     if stored.size_bytes != size:
         raise IntegrityError(f"{key}: {size} bytes were sent and {stored.size_bytes} were stored")
     return stored, digest

@@ -1,9 +1,15 @@
-"""The C library's arenas, in a process of its own: what is set cannot be taken back."""
+"""The C library's arenas, in a process of its own since what is set cannot be taken back; and what
+goes back to the system."""
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
+
+import pytest
+
+from agent import allocator
 
 _PROGRAM = """
 import ctypes, sys, threading
@@ -38,3 +44,19 @@ def test_many_threads_share_few_arenas() -> None:
     assert done.returncode in (0, 77), done.stderr
     if done.returncode == 0:
         assert 1 <= done.stdout.count("<heap nr=") <= 2, done.stdout
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_what_is_free_between_blocks_goes_back_to_the_system_where_much_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks = [b"x" * 100_000 for _ in range(1000)]
+    kept = blocks[::50]
+    blocks.clear()
+    before = allocator.resident_bytes()
+    monkeypatch.setattr(allocator, "TRIM_FROM_BYTES", before * 2)
+    assert not allocator.give_back(), "little is held"
+    monkeypatch.setattr(allocator, "TRIM_FROM_BYTES", 0)
+    assert allocator.give_back()
+    assert before - allocator.resident_bytes() > 50 << 20
+    assert len(kept) == 20
