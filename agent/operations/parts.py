@@ -64,7 +64,12 @@ class PartWatch:
 _HINT: Final = "look at the agents with 'ctl status' and at their logs"
 
 
+def _described(node: NodeStatus) -> str:
+    barred = node.priority is not None and node.priority <= 0
+    return f"{node.role}, priority 0" if barred else str(node.role)
+
+
 def _nobody(operation: Operation, replset: str, members: list[NodeStatus]) -> str:
-    live = [f"{node.host} ({node.role})" for node in members if node.is_live]
+    live = [f"{node.host} ({_described(node)})" for node in members if node.is_live]
     text = f"replica set {replset} has no agent that can do the {operation.kind}"
     return f"{text}: alive are {', '.join(live)}" if live else f"{text}: none is alive"

@@ -113,10 +113,24 @@ class Overview:
             "run": bool(held),
             "nodes": [lease.owner for lease in held],
             "lag_s": self.covered.lag_s(self.now),
-            "error": "; ".join(self.covered.errors()) or None,
+            "error": "; ".join([*self.covered.errors(), *self._barred(sets)]) or None,
             "behind": self.covered.behind(),
             "gaps": self.covered.gaps_found(),
         }
+
+    def _barred(self, replsets: Iterable[str]) -> list[str]:
+        """The replica sets in which no agent may archive, by the priorities that were set."""
+        if not self.settings.pitr.enabled:
+            return []
+        chosen = self.settings.pitr.priority
+        found = []
+        for replset in replsets:
+            live = [node for node in self.nodes if node.replset == replset and node.is_live]
+            given = [chosen.get(n.host, 1.0) if chosen else n.priority for n in live]
+            if given and all(one is not None and one <= 0 for one in given):
+                where = "pitr.priority" if chosen else "backup.priority"
+                found.append(f"{replset}: {where} is 0 for all its agents, and none archives")
+        return found
 
     def running(self) -> list[dict[str, Any]]:
         """Every operation that is not over."""

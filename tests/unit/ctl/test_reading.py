@@ -321,3 +321,19 @@ def test_logs_are_chosen_by_the_store(ctl: Ctl) -> None:
     }
     ctl("logs", "-n", "rs0")
     assert ctl.world.filters[1].node is None
+
+
+def test_priorities_that_let_nobody_archive_are_told(ctl: Ctl) -> None:
+    def told() -> object:
+        return ctl("status", "-o", "json").json["pitr"]["error"]
+
+    ctl.world.nodes = [node("h1:27017"), node("h2:27017", priority=0.0)]
+    settings = ["pitr.enabled=true", "pitr.priority.h1:27017=0"]
+    ctl("config", *(part for one in settings for part in ("--set", one)))
+    assert told() is None, "h2 is not named"
+    ctl("config", "--set", "pitr.priority.h2:27017=0")
+    assert told() == "rs0: pitr.priority is 0 for all its agents, and none archives"
+    ctl("config", "--unset", "pitr.priority")
+    assert told() is None
+    ctl.world.nodes = [node("h1:27017", priority=0.0), node("h2:27017", age_s=99)]
+    assert told() == "rs0: backup.priority is 0 for all its agents, and none archives"
