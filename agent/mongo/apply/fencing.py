@@ -25,15 +25,13 @@ from agent.errors import NodeUnavailable
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import drop
-from agent.mongo.node import APP_NAME, Document, Node
+from agent.mongo.node import APP_NAME, LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import translated
 from agent.wire.collections import DATABASE, PREFIX
 from agent.wire.namespaces import TEMPORARY, split
 
 FENCE: Final = f"admin.{TEMPORARY}Fence"
 """Followed by the epoch of the worker."""
-WITHIN_S: Final = 120.0
-"""Longer than the server works on any of these commands."""
 LOOK_S: Final = 0.1
 _LISTING_TIMEOUT_S: Final = 30.0
 _ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
@@ -47,9 +45,17 @@ _CONTROL: Final = f"{DATABASE}.{PREFIX}"
 """Agents write their own collections at any time."""
 
 
-async def put_up(node: Node, epoch: int, uuid: bytes, check: Callable[[], None]) -> RawDocument:
+async def put_up(
+    node: Node,
+    epoch: int,
+    uuid: bytes,
+    *,
+    check: Callable[[], None],
+    told: Callable[[list[str]], None],
+) -> RawDocument:
     """Make the fence of a worker, after those of the workers before it are gone and all that they
-    had sent is done. Answers what each of its arrays must begin with. May be repeated.
+    had sent is done; `told` is called with the namespaces that this waits for, once. Answers what
+    each of its arrays must begin with. May be repeated.
 
     Raises what `check` raises, which is asked before each write; `NodeUnavailable`.
     """
@@ -66,7 +72,7 @@ async def put_up(node: Node, epoch: int, uuid: bytes, check: Callable[[], None])
     post: Document = {"ns": namespace, "ui": own, "o": {"_id": 0}}
     check()
     await apply_writes(node, [RawDocument(bson.encode({"op": "i", **post}))], is_lenient=True)
-    await _await_others(node, check)
+    await _await_others(node, check, told)
     return RawDocument(bson.encode({"op": "u", **post, "o2": {"_id": 0}}))
 
 
@@ -86,18 +92,24 @@ async def _fences(node: Node) -> list[tuple[str, bytes]]:
     ]
 
 
-async def _await_others(node: Node, check: Callable[[], None]) -> None:
+async def _await_others(
+    node: Node, check: Callable[[], None], told: Callable[[list[str]], None]
+) -> None:
     """Wait until the server works on no write of this agent's user: there is none of ours yet."""
-    end = asyncio.get_running_loop().time() + WITHIN_S
-    while under_way := await writes_under_way(node):
-        if asyncio.get_running_loop().time() > end:
-            names = ", ".join(sorted(under_way))
-            raise NodeUnavailable(
-                f"{node.host} still works on what another worker of a restore sent: {names}",
-                hint="look at db.currentOp() for commands of tidelog-agent",
-            )
-        await asyncio.sleep(LOOK_S)
-        check()
+    waiting = await writes_under_way(node)
+    if not waiting:
+        return
+    told(waiting)
+    try:
+        async with asyncio.timeout(LONG_TIMEOUT_S):  # a database may be dropped for long
+            while await writes_under_way(node):
+                await asyncio.sleep(LOOK_S)
+                check()
+    except TimeoutError:
+        raise NodeUnavailable(
+            f"{node.host} still works on what another worker of a restore sent: {waiting[0]}",
+            hint="look at db.currentOp() for commands of tidelog-agent",
+        ) from None
 
 
 async def writes_under_way(node: Node) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
 from agent.archive.manifest import ChunkObject, SliceRef
 from agent.clock import Clock
 from agent.faults import fault_point
@@ -28,6 +30,8 @@ from agent.wire.optime import OpTime
 MARKER: Final = f"admin.{TEMPORARY}Marker"
 """Holds, for each restore, the last entry whose commands were carried out."""
 MAJORITY_TIMEOUT_S: Final = 600.0
+
+log = structlog.stdlib.get_logger()
 
 
 async def is_over(ended: asyncio.Event, within_s: float) -> bool:
@@ -115,7 +119,13 @@ class Job:
     async def fence_off(self) -> None:
         """Keep what workers before this one sent from the target, from now on."""
         uuid = derived_uuid(f"{self.op_id}/fence/{self.epoch}")
-        self.fence = await put_up(self.node, self.epoch, uuid, self.check)
+        self.fence = await put_up(
+            self.node,
+            self.epoch,
+            uuid,
+            check=self.check,
+            told=lambda waiting: log.info("restore.writes_awaited", namespaces=waiting),
+        )
 
     async def apply(self, operations: list[RawDocument], *, is_lenient: bool) -> None:
         """Carry out writes as long as this worker may: see `apply_writes`."""

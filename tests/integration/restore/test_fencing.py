@@ -99,8 +99,10 @@ async def _is_kept(stopped: Stopped) -> bool:
     return bool(stopped.kept)
 
 
-async def fenced(node: Node, epoch: int) -> RawDocument:
-    return await put_up(node, epoch, derived_uuid(str(epoch)), lambda: None)
+async def fenced(node: Node, epoch: int, told: list[list[str]] | None = None) -> RawDocument:
+    waited = [] if told is None else told
+    uuid = derived_uuid(str(epoch))
+    return await put_up(node, epoch, uuid, check=lambda: None, told=waited.append)
 
 
 async def test_the_latest_fence_alone_stands(one_node: ReplicaSet) -> None:
@@ -127,11 +129,12 @@ async def test_what_the_server_has_received_is_waited_for(one_node: ReplicaSet) 
     point = {"configureFailPoint": "hangDuringBatchInsert", "data": {"nss": "shop.c"}}
     client["admin"].command({**point, "mode": "alwaysOn"})
     thread = threading.Thread(target=lambda: agent["shop"]["c"].insert_one({"_id": 1}))
+    told: list[list[str]] = []
     try:
         thread.start()
         await asyncio.to_thread(eventually, lambda: _running(client), 10.0)
         assert await writes_under_way(node) == ["shop.c"]
-        successor = asyncio.create_task(fenced(node, 1))
+        successor = asyncio.create_task(fenced(node, 1, told))
         done, _ = await asyncio.wait([successor], timeout=0.5)
         assert not done
     finally:
@@ -140,6 +143,7 @@ async def test_what_the_server_has_received_is_waited_for(one_node: ReplicaSet) 
     async with asyncio.timeout(10):
         await successor
     assert await writes_under_way(node) == []
+    assert told == [["shop.c"]]
     agent.close()
     await node.aclose()
 
