@@ -16,6 +16,7 @@ from bson import Binary
 
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.cursor import Find, raw_batches
+from agent.mongo.heads import read_whole_heads
 from agent.mongo.raw import documents, elements
 from agent.operations.restore.job import Job
 from agent.replay.catalogue import Collection
@@ -32,6 +33,7 @@ _READERS: Final = 4
 HELD_BYTES: Final = 256 << 10
 """What is kept in memory of what one of them holds: a small collection may have grown since."""
 _HELD_DOCUMENTS: Final = 300
+_READ_TOGETHER_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +108,34 @@ def _batches(operations: list[RawDocument]) -> list[list[RawDocument]]:
 
 
 async def _read(job: Job, group: Sequence[Small]) -> list[bytes]:
-    """What each holds now."""
-    found = [b""] * len(group)
-    remaining = iter(enumerate(group))
+    """What each holds now: of most it is little, and comes in one trip."""
+    finds = [_find(small.collection) for small in group]
+    whole = await read_whole_heads(job.node, finds, most_bytes=_READ_TOGETHER_BYTES)
+    found = [b"" if reply is None else reply.documents for reply in whole]
+    remaining = (place for place, reply in enumerate(whole) if reply is None)
 
     async def read_each() -> None:
-        for place, small in remaining:
-            collection = small.collection
-            find = Find(
-                database=split(collection.target_ns)[0],
-                uuid=Binary(collection.target_uuid, 4).hex(),
-                label=collection.target_ns,
-                read_concern={"level": "local"},
-                batch_size=_HELD_DOCUMENTS,
-            )
-            async with raw_batches(job.node, find) as batches:
+        for place in remaining:
+            async with raw_batches(job.node, finds[place]) as batches:
                 async for batch in batches:
                     found[place] += batch.documents
                     if len(found[place]) > HELD_BYTES:
-                        found[place] = await _lightened(job, small, found[place])
+                        found[place] = await _lightened(job, group[place], found[place])
 
     async with TaskGroup() as tasks:
         for _ in range(_READERS):
             tasks.create_task(read_each())
     return found
+
+
+def _find(collection: Collection) -> Find:
+    return Find(
+        database=split(collection.target_ns)[0],
+        uuid=Binary(collection.target_uuid, 4).hex(),
+        label=collection.target_ns,
+        read_concern={"level": "local"},
+        batch_size=_HELD_DOCUMENTS,
+    )
 
 
 async def _lightened(job: Job, small: Small, held: bytes) -> bytes:
