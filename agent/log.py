@@ -96,6 +96,7 @@ EVENTS: Final = {
     "part.hand_over_failed": "the part could not be given back; its lease lapses",
     "part.handed_over": "the part is given back in good order",
     "part.progress_not_written": "progress will be written later",
+    "part.role_unknown": "the node does not say whether it is the primary; it is asked again",
     "part.taken": "this agent works for its replica set",
     "resync.unreadable": "a backup is left out: its document is harmed or forged",
     "restore.leftovers_kept": "what a restore left behind could not be dropped now; tried again",

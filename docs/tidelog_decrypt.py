@@ -30,6 +30,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 
+class NotEncrypted(Exception):
+    """A file that is nothing Tidelog encrypted."""
+
+
 def data_key(key_id: str, given: argparse.Namespace, near: Path) -> bytes:
     """The data key of an object: given, or unwrapped from its file under keys/."""
     if given.key_hex:
@@ -66,16 +70,29 @@ def stretched(file: Path, salt: str, n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=memory, dklen=32)
 
 
+def head_of(data: bytes, path: Path) -> tuple[int, int, dict[str, Any]]:
+    """The clear header, its length, and the number that it begins with."""
+    with suppress(struct.error, ValueError, TypeError, KeyError):
+        magic, length = struct.unpack_from("<II", data)
+        head: dict[str, Any] = json.loads(data[8 : 8 + length])
+        if magic == 0x184D2A5D and head["encryption"] is not None:
+            return magic, length, head
+    raise NotEncrypted(
+        f"{path} does not begin as an object that Tidelog encrypted: give whole copies of the"
+        " repository's *.enc, or directories of them"
+    )
+
+
 def decrypted(data: bytes, path: Path, given: argparse.Namespace) -> tuple[str, bytes]:
     """The key of an object, and the object as it would be if it were not encrypted."""
-    magic, length = struct.unpack_from("<II", data)
-    how = (head := json.loads(data[8 : 8 + length]))["encryption"]
+    magic, length, head = head_of(data, path)
+    how = head["encryption"]
     start = 8 + length + how["clear_bytes"]
     sizes = [how["private_bytes"], *(stored for stored, _ in head["frames"])]
     salt, key = bytes.fromhex(how["salt"]), how["key"]
     parts, tail = path.resolve().parts, tuple(key.split("/"))
     wanted = tail if tail[0] in parts else tail[-1:]
-    if magic != 0x184D2A5D or parts[-len(wanted) :] != wanted:
+    if parts[-len(wanted) :] != wanted:
         raise ValueError(f"it is another object: it was written as {key}")
     if how["algorithm"] != "AES-256-GCM" or start + sum(sizes) != len(data) or min(sizes) < 16:
         raise ValueError("it is not as long as its header says, or of an unknown kind")
@@ -129,11 +146,16 @@ def decrypt(arguments: list[str] | None = None) -> dict[str, int]:
     given, failed, skipped, done = parser.parse_args(arguments), 0, 0, []
     for path in (p for one in given.paths for p in (sorted(one.rglob("*.enc")) or [one])):
         try:
+            if path.is_dir():
+                raise NotEncrypted(f"{path} holds no *.enc: nothing in it is encrypted")
             key, plain = decrypted(path.read_bytes(), path, given)
             to = given.to / key if given.to else path.with_suffix("")
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(plain)
             done.append(to)
+        except NotEncrypted as error:
+            failed += 1
+            sys.stderr.write(f"{error}\n")
         except (InvalidTag, OSError, ValueError, KeyError, TypeError, struct.error) as error:
             failed += 1
             sys.stderr.write(f"{path} is not what was written, or not for this key: {error!r}\n")

@@ -114,6 +114,7 @@ class Heartbeat:
         # Of this incarnation: one that was killed and one that follows it are two.
         self._owner = f"{socket.gethostname()} pid {os.getpid()} {secrets.token_hex(4)}"
         self._answered_at = self.clock.monotonic()
+        self._has_begun = False
         self._role: Role | None = None
         self._copied_by = 0
         self._ask_copied_by_at = -math.inf
@@ -143,12 +144,14 @@ class Heartbeat:
 
     async def run(self, lease: Lease) -> None:
         """Hold the node lease and beat, for ever. Raises `Conflict` when another agent has the
-        node, `StoreUnavailable` when the control database does not answer for too long."""
+        node, `StoreUnavailable` when the control database does not answer for too long, or what it
+        refuses for as long."""
+        self._has_begun = True
         while True:
             try:
                 async with self.holder.hold(lease):
                     await self._beat()
-            except LeaseLost as error:
+            except (LeaseLost, Permanent, ConfigError) as error:
                 log.warning("node.lease_lost", reason=str(error))
             lease = await self.claim()
 
@@ -180,7 +183,7 @@ class Heartbeat:
         errors: tuple[str, ...] = ()
         try:
             role, lag_s, version = await self.node.status()
-        except Transient as error:
+        except (Transient, Permanent, ConfigError) as error:
             role, lag_s, version = Role.DOWN, 0.0, self.node.mongodb_version
             errors = (str(error),)
         if role is not self._role:
@@ -229,13 +232,17 @@ class Heartbeat:
         return self._copied_by
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Ask the control database, again and again; not longer than an agent may be without."""
+        """Ask the control database, again and again; not longer than an agent may be without. What
+        it refuses at first is wrong, and what it refuses later may be granted again soon."""
         while True:
             try:
                 answer = await call()
-            except Transient as error:
+            except (Transient, Permanent, ConfigError) as error:
                 silent_s = self.clock.monotonic() - self._answered_at
-                if silent_s >= self.unreachable_for_s:
+                is_too_long = silent_s >= self.unreachable_for_s
+                if not isinstance(error, Transient) and (is_too_long or not self._has_begun):
+                    raise
+                if is_too_long:
                     raise StoreUnavailable(
                         f"the control database has not answered for {silent_s:.0f} s: {error}"
                     ) from error

@@ -26,7 +26,7 @@ from typing import Final, Protocol
 import structlog
 
 from agent.clock import Clock, jittered
-from agent.errors import LeaseLost, Transient, root_cause
+from agent.errors import LeaseLost, TidelogError, Transient, root_cause
 from agent.faults import fault_point
 from agent.tasks import TaskGroup
 from agent.wire.leases import MARGIN_S, RENEW_EVERY_S, TTL_S, Lease
@@ -174,5 +174,5 @@ class Holder:
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self._store.release(held.lease)
-        except (Transient, TimeoutError) as error:
+        except (TidelogError, TimeoutError) as error:
             log.warning("lease.release_failed", scope=held.scope, error=str(error) or "timeout")

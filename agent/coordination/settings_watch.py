@@ -64,10 +64,10 @@ class SettingsWatch:
             self.wakeup.clear()
             try:
                 await self._look()
-            except Transient as error:
+            except TidelogError as error:
                 # What woke us has not been seen, and nothing wakes us for it again.
-                log.warning("settings.not_read", error=str(error))
-                await self.wakeup.wait(READ_AGAIN_S)
+                log.warning("settings.not_read", error=str(error), hint=error.hint)
+                await self.wakeup.wait(READ_AGAIN_S if isinstance(error, Transient) else POLL_S)
                 continue
             await self.wakeup.wait(None if self._is_well() else CHECK_FAILED_AGAIN_S)
 
@@ -134,7 +134,7 @@ class SettingsWatch:
             self.wakeup.clear()
             found: int | None = None
             try:
-                with suppress(Transient):
+                with suppress(TidelogError):
                     _, found = await self.settings.read()
             finally:
                 if found is None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from agent.errors import NodeUnavailable, PermissionDenied
+from agent.errors import NodeUnavailable, PermissionDenied, root_cause
 from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.tasks import TaskGroup
@@ -29,6 +29,8 @@ _ALL: Final = {"batchSize": 10_000_000}
 _ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
+_LISTABLE: Final = ("system.buckets.", "system.js")
+"""Names of system collections whose indexes the agent's user may list."""
 _ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 
 
@@ -90,7 +92,7 @@ async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
 
 async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Listed]:
     """The collections of some databases, or of all that backups and restores look at, as the
-    primary has them now."""
+    primary has them now. Raises `NodeUnavailable`, `PermissionDenied`, `CommandFailed`."""
     if databases is None:
         # What is routed is for the config servers to know; the rest of `config` is each server's.
         left_out = {"local"} if node.is_config else {"local", "config"}
@@ -110,9 +112,13 @@ async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Lis
     for database in databases:
         only = {"listCollections": 1, "filter": {"type": "collection"}, "cursor": _ALL}
         rows = await _rows(node, database, only, f"listing the collections of {database}")
-        async with TaskGroup() as group:
-            for row in rows:
-                group.create_task(add(database, row))
+        try:
+            async with TaskGroup() as group:
+                for row in rows:
+                    group.create_task(add(database, row))
+        except BaseExceptionGroup as errors:
+            cause = root_cause(errors)
+            raise cause from cause.__cause__
     return found
 
 
@@ -124,7 +130,8 @@ async def _described(node: Node, database: str, row: Document) -> Listed | None:
         indexes = await _rows(node, database, command, f"listing the indexes of {ns}")
     except PermissionDenied:
         # Views, users and roles: their indexes are the server's own, and no role lists them.
-        if not row["name"].startswith("system.") and database != "config":
+        is_system = database == "config" or row["name"].startswith("system.")
+        if not is_system or row["name"].startswith(_LISTABLE):
             raise
         indexes = [_ID_INDEX]
     except CommandFailed as error:

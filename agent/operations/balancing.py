@@ -17,11 +17,12 @@ from typing import Final
 import structlog
 
 from agent.clock import Clock, jittered
-from agent.errors import Transient
+from agent.errors import TidelogError, Transient
 from agent.faults import fault_point
 from agent.operations.context import Services
 
 TIDY_EVERY_S: Final = 3.0
+REFUSED_AGAIN_S: Final = 60.0
 _POLL_S: Final = 0.1
 
 log = structlog.stdlib.get_logger()
@@ -60,13 +61,18 @@ class BalancerKeeper:
     async def run(self) -> None:
         """Look every few seconds, for ever; on a replica set without config servers never."""
         while self._services.node.is_config:
+            wait_s = TIDY_EVERY_S
             try:
                 op_id = await self._services.balancer.tidy(self._active)
                 if op_id is not None:
                     log.info("balancer.put_back", op_id=op_id)
             except Transient as error:
                 log.debug("balancer.not_looked_at", error=str(error))
-            await self._clock.sleep(jittered(TIDY_EVERY_S))
+            except TidelogError as error:
+                # A right is missing, perhaps: of no concern to backups that need no pause.
+                log.warning("balancer.not_looked_at", error=str(error), hint=error.hint)
+                wait_s = REFUSED_AGAIN_S
+            await self._clock.sleep(jittered(wait_s))
 
     async def _active(self) -> set[str]:
         return {operation.id for operation in await self._services.operations.active()}

@@ -19,7 +19,7 @@ import structlog
 
 from agent.coordination.election import bid_delay_s, rank, rank_leads
 from agent.coordination.wakeup import Wakeup
-from agent.errors import Transient
+from agent.errors import TidelogError, Transient
 from agent.operations.board import Board
 from agent.operations.context import OperationKind, Services
 from agent.operations.lead import Lead
@@ -116,10 +116,10 @@ class Runner:
                 try:
                     await self._look(group)
                     next_s = self._next_lapse_s()
-                except Transient as error:
+                except TidelogError as error:
                     # What woke us has not been seen, and nothing wakes us for it again.
-                    next_s = LOOK_AGAIN_S
-                    log.warning("runner.look_failed", error=str(error))
+                    next_s = LOOK_AGAIN_S if isinstance(error, Transient) else None
+                    log.warning("runner.look_failed", error=str(error), hint=error.hint)
                 looked_at = self._services.clock.monotonic()
                 await self._wakeup.wait(next_s)
                 if self._is_bystander():

@@ -38,6 +38,7 @@ from agent.operations.machine import (
     verdict,
     watched,
 )
+from agent.wire.leases import MARGIN_S, TTL_S
 from agent.wire.nodes import Role
 from agent.wire.operations import Kind, Operation, Progress, State
 from agent.wire.settings import Settings
@@ -52,6 +53,9 @@ FORGIVEN_AFTER_S: Final = 60.0
 """Who worked for so long and moved has not failed: earlier attempts are forgotten."""
 HAND_OVER_WITHIN_S: Final = 2.0
 ROLE_EVERY_S: Final = 1.0
+ROLE_UNKNOWN_FOR_S: Final = TTL_S - MARGIN_S
+"""As long as a lease that cannot be renewed lasts, the node may leave open what it is. A write that
+reaches one that is not the primary any more is refused by it."""
 LOOK_S: Final = 60.0
 
 T = TypeVar("T")
@@ -86,6 +90,7 @@ class Worker:
         self._replset = self.services.node.replset
         self._sign_of_life = self._clock.monotonic()
         self._started = self._clock.monotonic()
+        self._role_known_at = self._clock.monotonic()
         self._reported_at = 0.0
         self._is_forgiven = False
         self._is_handed_over = False
@@ -182,7 +187,8 @@ class Worker:
 
     async def _watch(self) -> None:
         """Ends the work by raising, when somebody or something wants it to end."""
-        look, asked_at = 0, self._clock.monotonic()
+        look = 0
+        asked_at = self._role_known_at = self._clock.monotonic()
         while True:
             await self.board.after(look, at_most_s=ROLE_EVERY_S)
             if self.board.look > look:
@@ -213,8 +219,17 @@ class Worker:
             return True
 
     async def _check_role(self) -> None:
-        if not await may_work(self.services, self.operation.kind):
+        try:
+            may = await may_work(self.services, self.operation.kind)
+        except Transient as error:
+            # Busy, perhaps: one answer that does not come is no reason to begin again elsewhere.
+            if self._clock.monotonic() - self._role_known_at >= ROLE_UNKNOWN_FOR_S:
+                raise
+            self.log.debug("part.role_unknown", error=str(error))
+            return
+        if not may:
             raise RoleLost(f"{self.services.node.host} is not the primary any more")
+        self._role_known_at = self._clock.monotonic()
 
     def _context(self) -> PartContext:
         return PartContext(

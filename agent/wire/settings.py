@@ -8,11 +8,12 @@ and have no effect, so that a file made for it loads as it is; each says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from agent.errors import ConfigError
 from agent.wire import keys
@@ -42,25 +43,40 @@ __all__ = [
 ]
 
 DEFAULT_SLICE_SPAN_S: Final = 10.0
+SHORTEST_SLICE_SPAN_S: Final = 1.0
+"""Each slice is an object, an entry of a list and several requests to the storage."""
 DEFAULT_COMPRESSION_LEVEL: Final = 1
+
+Priority = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A node of priority 0 is never chosen."""
 
 
 class PitrSettings(Section):
     """Continuous archiving of the oplog."""
 
     enabled: bool = False
-    oplog_span_min: float | None = Field(default=None, gt=0)
+    oplog_span_min: float | None = None
     """Minutes, as in PBM. Without it a slice closes after 10 s: it bounds what a disaster loses."""
-    oplog_span_sec: float | None = Field(default=None, gt=0)
-    """The same in seconds; wins where both are set."""
+    oplog_span_sec: float | None = None
+    """The same in seconds, at least 1; wins where both are set."""
     auto_base: bool = False
     """Take a backup by itself where a new timeline begins."""
     oplog_only: bool = False
     """Of PBM's files; no effect: the oplog is archived with and without a base backup."""
-    priority: dict[str, float] = Field(default_factory=dict)
-    """`host:port` → priority for slicing."""
+    priority: dict[str, Priority] = Field(default_factory=dict)
+    """`host:port` → priority for slicing, in place of `backup.priority`. Nodes not named get 1 as
+    soon as one is named. With 0 a node never slices; with 0 for all nodes of a replica set nobody
+    does, and its oplog is not archived."""
     compression: Compression | None = None
     compression_level: CompressionLevel | None = None
+
+    @field_validator("oplog_span_min", "oplog_span_sec")
+    @classmethod
+    def _check_span(cls, span: float | None, info: ValidationInfo) -> float | None:
+        unit_s = 60 if info.field_name == "oplog_span_min" else 1
+        if span is not None and not SHORTEST_SLICE_SPAN_S <= span * unit_s < math.inf:
+            raise ValueError(f"a slice spans {SHORTEST_SLICE_SPAN_S:g} s or more")
+        return span
 
     @property
     def oplog_span_s(self) -> float:
@@ -83,8 +99,10 @@ class BackupTimeouts(Section):
 class BackupSettings(Section):
     """Defaults of `ctl backup`."""
 
-    priority: dict[str, float] = Field(default_factory=dict)
-    """`host:port` → priority. Nodes not named get 1 as soon as one is named, as in PBM."""
+    priority: dict[str, Priority] = Field(default_factory=dict)
+    """`host:port` → priority. Nodes not named get 1 as soon as one is named, as in PBM. With 0 a
+    node takes no backup; with 0 for all nodes of a replica set there is none, and where
+    `pitr.priority` is empty its oplog is not archived either."""
     compression: Compression = "zstd"
     compression_level: CompressionLevel = DEFAULT_COMPRESSION_LEVEL
     """Of zstd; 1 is the fastest of the positive ones and keeps most of the gain."""

@@ -78,6 +78,7 @@ def _result(operation: Operation, spec: OplogReplaySpec) -> Result:
         plan = operation.result.get("plan", {})
         data: dict[str, Any] = {
             **brief(operation),
+            "backup": None,
             "start": spec.start.to_json(),
             "dry_run": True,
             "plan": plan,
@@ -85,6 +86,7 @@ def _result(operation: Operation, spec: OplogReplaySpec) -> Result:
         return Result(data, f"Nothing was changed; the replay would do this:\n{as_yaml(plan)}")
     data = {
         **brief(operation),
+        "backup": None,  # as a restore tells which; a replay begins from what is there
         "start": spec.start.to_json(),
         "restored_to": spec.end.to_json(),
         "replsets": [

@@ -16,6 +16,7 @@ from agent.wire.profiles import (
     check_name,
     in_words,
     names,
+    place_of,
     storage_in,
     storage_of,
     storage_path,
@@ -72,6 +73,11 @@ def add(
             session, lambda before: with_profile(before, name, storage), profile=name
         )
         shown = _shown(settings, name)
+        if others := _at_the_same_place(settings, name):
+            session.output.note(
+                f"Warning: {name} leads to the same place as {in_words(others)}: what one holds the"
+                " other holds, and a backup to both is refused"
+            )
         if not sync:
             return Result(shown, as_yaml(shown))
         synced = await _sync(session, (name,), wait=wait, wait_time=wait_time)
@@ -189,6 +195,11 @@ async def _sync(
         return Result(data, brief_text(done))
     words = f"{done.result.get('backups', 0)} backups are listed from {in_words(profiles)}"
     return Result({**data, **done.result}, words)
+
+
+def _at_the_same_place(settings: Settings, name: str) -> list[str]:
+    place = {one: place_of(storage_of(settings, one)) for one in names(settings)}
+    return [one for one in place if one != name and place[one] == place[name]]
 
 
 def _listed(places: Places, name: str) -> dict[str, Any]:

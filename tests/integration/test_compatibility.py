@@ -68,6 +68,7 @@ def _changes(client: Client) -> Iterator[None]:
 def _seed(client: Client) -> None:
     shop = client.shop
     shop.create_collection("m", timeseries={"timeField": "t", "metaField": "k"})
+    shop.m.create_index([("k", 1), ("t", -1)], name="by_k")
     shop.m.insert_many([{"t": datetime(2026, 1, 1, 0, 0, i, tzinfo=UTC), "k": i} for i in range(9)])
     shop.create_collection("log", capped=True, size=8192, max=3)
     shop.create_collection("german", collation={"locale": "de"}, validator={"a": {"$ne": 1}})

@@ -38,6 +38,8 @@ async def test_shard_that_has_just_started_takes_what_a_restore_does(
     for name in names:
         shop[name].insert_one({"_id": 0, "n": 0})
         shop[name].create_index("n", name="by_n")
+    (row,) = shop.list_collections(filter={"name": "dropped"})
+    uuid = bytes(row["info"]["uuid"])
     (node_process,) = sharded.shards["s0"].nodes
     node_process.kill()
     node_process.start()
@@ -59,7 +61,7 @@ async def test_shard_that_has_just_started_takes_what_a_restore_does(
         assert await remove(node, "app.removed", {"_id": 0}) == 1
         await drop_index(node, "app.stripped", "by_n")
         await rename(node, "app.moved", "app.named", bytes(16), None)
-        await drop(node, "app.dropped", bytes(16))
+        await drop(node, "app.dropped", uuid)
         await apply_commands(
             node,
             [

@@ -342,8 +342,14 @@ COMMANDS: Final[dict[str, Shape]] = {
     ),
     "logs": (["@event"], "@event"),
     "oplog-replay": (
-        {**ASKED, "replsets?": ["@part"], "*": "anything"},
-        {**ASKED, "start": "@optime", "dry_run": "truth", "plan": {"*": "anything"}},
+        {**ASKED, "backup": "text?", "replsets?": ["@part"], "*": "anything"},
+        {
+            **ASKED,
+            "backup": "text?",
+            "start": "@optime",
+            "dry_run": "truth",
+            "plan": {"*": "anything"},
+        },
         DECLINED,
     ),
     "policy": (

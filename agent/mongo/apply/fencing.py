@@ -9,7 +9,8 @@ that moment. Replicating it, and reading it again in an initial sync, is what an
 collection is that was dropped later.
 
 Plain commands (inserts of loading, drops, index builds) cannot carry such a write. Those that the
-server has received are waited for before the successor begins.
+server has received are waited for before the successor begins; drops name the UUID of what they
+mean.
 """
 
 from __future__ import annotations

@@ -24,19 +24,32 @@ COMMAND_TIMEOUT_S: Final = 100.0
 _NOT_DROPPABLE: Final = frozenset({"system.js", "system.views"})
 _LOCAL: Final = {"w": 1}
 _ILLEGAL: Final = 20
+_UUID_MISMATCH: Final = 361
+_GONE: Final = frozenset({NAMESPACE_NOT_FOUND, _UUID_MISMATCH})
+_INVALID_OPTIONS: Final = 72
+"""What a server answers to a UUID with feature compatibility version 5.0, and to that of the
+buckets of a time series, which it does compare before (6.0.5)."""
 
 
 async def drop(node: Node, namespace: str, uuid: bytes) -> None:
-    """Drop a collection, ending index builds on it; fine if it is not there. The buckets of a time
-    series take its view with them."""
+    """Drop a collection, ending index builds on it; fine if it is not there. One of another UUID
+    stays, whatever its name, but on a server of feature compatibility version 5.0, which cannot be
+    told. The buckets of a time series take its view with them."""
     database, collection = split(namespace)
     if collection in _NOT_DROPPABLE:
         await _apply_unbuilt(node, namespace, uuid, {"drop": collection})
         return
+    plain: Document = {"drop": collection}
+    exact = {**plain, "collectionUUID": Binary(uuid, 4)}
     try:
-        await _run(node, namespace, database, {"drop": collection}, f"dropping {namespace}")
+        try:
+            await _run(node, namespace, database, exact, f"dropping {namespace}")
+        except CommandFailed as error:
+            if error.code != _INVALID_OPTIONS:
+                raise
+            await _run(node, namespace, database, plain, f"dropping {namespace}")
     except CommandFailed as error:
-        if error.code != NAMESPACE_NOT_FOUND:
+        if error.code not in _GONE:
             raise
 
 

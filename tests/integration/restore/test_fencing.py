@@ -16,6 +16,7 @@ from agent.errors import LeaseLost
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.fencing import FENCE, is_restores_write, put_up, writes_under_way
 from agent.mongo.apply.operations import apply_writes
+from agent.mongo.apply.structure import drop
 from agent.mongo.node import APP_NAME, Document, Node
 from agent.operations.restore import keeping, replaying
 from agent.replay.scope import derived_uuid
@@ -169,3 +170,30 @@ def test_restores_writes_are_told_from_others(
     namespace: str, command: Document, expected: bool
 ) -> None:
     assert is_restores_write(namespace, command) is expected
+
+
+@pytest.mark.parametrize("options", [{}, {"timeseries": {"timeField": "t"}}], ids=["plain", "time"])
+async def test_a_drop_that_is_sent_late_spares_a_newer_collection(
+    one_node: ReplicaSet, options: dict[str, Any]
+) -> None:
+    shop = one_node.client()["shop"]
+    name = "system.buckets.c" if options else "c"
+
+    def made() -> bytes:
+        shop.create_collection("c", **options)
+        (row,) = shop.list_collections(filter={"name": name})
+        return bytes(row["info"]["uuid"])
+
+    before = made()
+    node = await open_node(one_node)
+    try:
+        await drop(node, f"shop.{name}", before)
+        assert "c" not in shop.list_collection_names()
+        await drop(node, f"shop.{name}", before)
+        after = made()
+        await drop(node, f"shop.{name}", before)
+        assert "c" in shop.list_collection_names()
+        await drop(node, f"shop.{name}", after)
+        assert "c" not in shop.list_collection_names()
+    finally:
+        await node.aclose()

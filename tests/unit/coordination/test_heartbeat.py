@@ -43,10 +43,13 @@ class FakeControl:
         self.beats: list[NodeStatus] = []
         self.said_goodbye: list[str] = []
         self.unavailable = False
+        self.refusal: TidelogError | None = None
 
     def _check(self) -> None:
         if self.unavailable:
             raise StoreUnavailable("away")
+        if self.refusal is not None:
+            raise self.refusal
 
     def _lease(self) -> Lease:
         return Lease(
@@ -106,13 +109,13 @@ class FakeNode:
     replset = "rs0"
     mongodb_version = "6.0.5"
     role = Role.SECONDARY
-    is_down = False
+    problem: TidelogError | None = None
     refuses: TidelogError | None = None
     asked = 0
 
     async def status(self) -> tuple[Role, float, str]:
-        if self.is_down:
-            raise NodeUnavailable("the node does not answer")
+        if self.problem is not None:
+            raise self.problem
         return self.role, 1.5, self.mongodb_version
 
     async def copied_by(self) -> int:
@@ -212,12 +215,15 @@ async def test_what_changed_is_told_at_once() -> None:
         await eventually_async(told, within_s=1.0)
 
 
-async def test_a_node_that_does_not_answer_is_told_as_down_with_the_reason() -> None:
+@pytest.mark.parametrize("problem", [NodeUnavailable("away"), ConfigError("the login is refused")])
+async def test_a_node_that_does_not_answer_is_told_as_down_with_the_reason(
+    problem: TidelogError,
+) -> None:
     control, node = FakeControl(ManualClock()), FakeNode()
-    node.is_down = True
+    node.problem = problem
     async with running(heartbeat(control, node)):
         assert control.beats[0].role is Role.DOWN
-        assert control.beats[0].errors == ("the node does not answer",)
+        assert control.beats[0].errors == (str(problem),)
 
 
 async def test_a_second_agent_is_refused_as_soon_as_the_first_renews() -> None:
@@ -286,6 +292,35 @@ async def test_a_short_absence_of_the_control_database_is_waited_out() -> None:
         control.unavailable = False
         await clock.advance(2 * TTL_S)
         assert not task.done()
+
+
+async def test_a_right_that_is_taken_away_for_a_short_time_is_waited_for() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    async with running(heartbeat(control)) as task:
+        control.refusal = PermissionDenied("not authorized")
+        await clock.advance(30.0)
+        control.refusal = None
+        beats = len(control.beats)
+        await clock.advance(2 * TTL_S)
+        assert not task.done()
+        assert len(control.beats) > beats
+
+
+async def test_a_right_that_is_taken_away_for_too_long_ends_the_agent_by_its_name() -> None:
+    clock = ManualClock()
+    control = FakeControl(clock)
+    async with running(heartbeat(control)) as task:
+        control.refusal = PermissionDenied("not authorized")
+        await clock.advance(70.0)
+        assert task.result() is control.refusal
+
+
+async def test_an_agent_without_rights_does_not_begin() -> None:
+    control = FakeControl(ManualClock())
+    control.refusal = PermissionDenied("not authorized")
+    async with running(heartbeat(control)) as task:
+        assert task.result() is control.refusal
 
 
 @pytest.mark.parametrize("unavailable", [False, True])

@@ -11,7 +11,13 @@ import pytest
 
 from agent.clock import Clock, SystemClock
 from agent.coordination.lease import HeldLease, Holder, renew
-from agent.errors import IntegrityError, LeaseLost, StorageUnavailable, StoreUnavailable
+from agent.errors import (
+    IntegrityError,
+    LeaseLost,
+    PermissionDenied,
+    StorageUnavailable,
+    StoreUnavailable,
+)
 from agent.wire.leases import MARGIN_S, RENEW_EVERY_S, TTL_S, Lease
 from tests.support.manual_clock import ManualClock, settle
 
@@ -43,7 +49,7 @@ class FakeLeases:
     async def release(self, lease: Lease) -> None:
         if self.hangs:
             await asyncio.Event().wait()
-        if isinstance(self.answer, StoreUnavailable):
+        if isinstance(self.answer, StoreUnavailable | PermissionDenied):
             raise self.answer
         self.released.append(lease.id)
 
@@ -107,6 +113,18 @@ async def test_a_body_that_ends_gives_the_lease_back() -> None:
     async with Holder(store, clock).hold(lease(clock)) as held:
         assert (held.scope, held.owner, held.epoch) == ("work/rs0", "rs0/a:1", 7)
     assert store.released == ["work/rs0"]
+
+
+@pytest.mark.parametrize("answer", [StoreUnavailable("away"), PermissionDenied("not allowed")])
+async def test_a_body_that_is_cancelled_is_cancelled_though_the_lease_cannot_be_given_back(
+    answer: Exception,
+) -> None:
+    store, clock = FakeLeases(), ManualClock()
+    async with body(store, clock) as (task, _):
+        store.answer = answer
+        task.cancel()
+        await settle()
+        assert task.cancelled()
 
 
 async def test_an_error_of_the_body_comes_out_as_it_is_and_the_lease_is_given_back() -> None:

@@ -13,7 +13,7 @@ from agent.coordination import settings_watch
 from agent.coordination.heartbeat import Condition
 from agent.coordination.settings_watch import SettingsWatch, priority_of
 from agent.coordination.wakeup import Wakeup
-from agent.errors import StorageFull, StoreUnavailable
+from agent.errors import PermissionDenied, StorageFull, StoreUnavailable, TidelogError
 from agent.store.settings_store import SettingsStore
 from agent.wire.settings import Settings, load_yaml
 from tests.support.eventually import eventually_async
@@ -25,14 +25,14 @@ STORAGE = "storage: {type: filesystem, filesystem: {path: /backups}}\n"
 class FakeSettings:
     def __init__(self) -> None:
         self.settings, self.version = Settings(), 0
-        self.unavailable = False
+        self.problem: TidelogError | None = None
 
     def put(self, text: str) -> None:
         self.settings, self.version = load_yaml(text), self.version + 1
 
     async def read(self) -> tuple[Settings, int]:
-        if self.unavailable:
-            raise StoreUnavailable("away")
+        if self.problem is not None:
+            raise self.problem
         return self.settings, self.version
 
 
@@ -171,12 +171,15 @@ async def test_without_a_storage_there_is_nothing_to_check() -> None:
         assert following.condition.storage_error is None
 
 
-async def test_a_control_database_that_is_away_is_waited_for() -> None:
+@pytest.mark.parametrize("problem", [StoreUnavailable("away"), PermissionDenied("not allowed")])
+async def test_settings_that_cannot_be_read_end_nothing_and_are_waited_for(
+    problem: TidelogError,
+) -> None:
     following = Following()
-    following.store.unavailable = True
+    following.store.problem = problem
     async with following.running():
         assert following.checks == 0
-        following.store.unavailable = False
+        following.store.problem = None
         await following.look()
         assert following.condition.storage_settings_version == 0
 
@@ -186,26 +189,28 @@ async def test_settings_that_could_not_be_read_are_read_again_without_a_wake_up(
 ) -> None:
     monkeypatch.setattr(settings_watch, "READ_AGAIN_S", 0.01)
     following = Following()
-    following.store.unavailable = True
+    following.store.problem = StoreUnavailable("away")
     async with following.running():
-        following.store.unavailable = False
+        following.store.problem = None
         await eventually_async(lambda: _is_told(following, 0), within_s=5.0)
 
 
+@pytest.mark.parametrize("problem", [StoreUnavailable("away"), PermissionDenied("not allowed")])
 async def test_a_change_that_cannot_be_read_while_a_storage_is_checked_is_seen_after_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, problem: TidelogError
 ) -> None:
     monkeypatch.setattr(settings_watch, "READ_AGAIN_S", 0.01)
+    monkeypatch.setattr(settings_watch, "POLL_S", 0.01)
     following = Following()
     following.store.put(STORAGE)
     silent = following.silent = asyncio.Event()
     async with following.running():
         following.store.put(STORAGE.replace("/backups", "/others"))
-        following.store.unavailable = True
+        following.store.problem = problem
         await following.look()
         silent.set()
         await settle()
-        following.store.unavailable = False
+        following.store.problem = None
         await eventually_async(lambda: _is_told(following, 2), within_s=5.0)
 
 

@@ -7,7 +7,7 @@ import pytest
 from agent.wire.operations import Kind, State
 from agent.wire.profiles import with_profile
 from agent.wire.settings import Settings, load_yaml
-from tests.unit.ctl.world import STORAGE, Ctl, backup, node, operation, part
+from tests.unit.ctl.world import NOW, STORAGE, Ctl, backup, node, operation, part
 
 
 @pytest.mark.parametrize("flags", [("--compression-level", "23"), ("--ns", "shop..orders")])
@@ -121,6 +121,15 @@ def test_no_storage_is_said_at_once(ctl: Ctl, command: tuple[str, ...]) -> None:
     assert outcome.code == 3
     assert "no storage is configured" in outcome.err
     assert not ctl.world.operations
+
+
+@pytest.mark.parametrize("also", [(), ("--dry-run",)])
+def test_a_replay_answers_with_the_keys_of_a_restore(ctl: Ctl, also: tuple[str, ...]) -> None:
+    ctl.world.becomes(1, state=State.DONE, finished_at=NOW, result={"plan": {"replsets": {}}})
+    given = ("--start", "2026-01-01T00:00:00", "--end", "2026-01-02T00:00:00", "-y", "-o", "json")
+    found = ctl("oplog-replay", *given, *also).json
+    assert found["backup"] is None
+    assert {"name", "op_id", "status", "start"} <= set(found)
 
 
 def test_what_lies_on_another_profile_alone_can_be_verified(ctl: Ctl) -> None:

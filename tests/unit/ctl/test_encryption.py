@@ -83,7 +83,7 @@ def test_what_cannot_be_decrypted_is_named(ctl: Ctl, tmp_path: Path) -> None:
     harmed.write_bytes(b"nothing of Tidelog's")
     outcome = ctl("decrypt", str(harmed), "--key-hex", "ab" * 32, "-o", "json")
     assert outcome.code == 1
-    assert str(harmed) in outcome.err
+    assert f"{harmed} does not begin as an object that Tidelog encrypted" in outcome.err
     assert outcome.json == {
         "decrypted": 0,
         "skipped": 0,
@@ -91,6 +91,23 @@ def test_what_cannot_be_decrypted_is_named(ctl: Ctl, tmp_path: Path) -> None:
         "error": "not everything could be decrypted; each object says why",
         "hint": "",
     }
+
+
+@pytest.mark.parametrize("data", [b"", b"\x5d\x2a\x4d\x18\xff", b"\x5d\x2a\x4d\x18\x02\0\0\0{}"])
+def test_a_file_that_is_no_object_is_said_to_be_none(ctl: Ctl, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "chunk.zst"
+    path.write_bytes(data)
+    outcome = ctl("decrypt", str(path), "--key-hex", "ab" * 32)
+    assert outcome.code == 1
+    assert "does not begin as an object that Tidelog encrypted" in outcome.err
+    assert "*.enc" in outcome.err
+    assert "error(" not in outcome.err
+
+
+def test_a_directory_without_objects_is_said_to_hold_none(ctl: Ctl, tmp_path: Path) -> None:
+    outcome = ctl("decrypt", str(tmp_path), "--key-hex", "ab" * 32)
+    assert outcome.code == 1
+    assert f"{tmp_path} holds no *.enc" in outcome.err
 
 
 def test_where_nothing_is_encrypted_there_is_nothing_to_probe(ctl: Ctl) -> None:

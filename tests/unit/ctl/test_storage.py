@@ -190,6 +190,16 @@ def test_a_profile_is_added_shown_and_removed_and_its_secret_is_not_seen(
     assert ctl("profile", "remove", "second", "-y").code == 4
 
 
+def test_a_profile_that_leads_where_another_does_is_warned_of(ctl: Ctl, tmp_path: Path) -> None:
+    path = tmp_path / "second.yaml"
+    path.write_text("storage: {type: filesystem, filesystem: {path: /backups/}}")
+    outcome = ctl("profile", "add", "second", str(path), "-o", "json")
+    assert outcome.code == 0
+    assert "Warning: second leads to the same place as main" in outcome.err
+    path.write_text(SECOND)
+    assert "the same place" not in ctl("profile", "add", "second", str(path)).err
+
+
 @pytest.mark.parametrize("name", ["main", "a.b", "", "-x", "a b"])
 def test_names_that_no_profile_can_have(ctl: Ctl, written: Path, name: str) -> None:
     assert ctl("profile", "add", "--", name, str(written)).code == 2

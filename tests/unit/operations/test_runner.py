@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.coordination.wakeup import Wakeup
-from agent.errors import StoreUnavailable
+from agent.errors import PermissionDenied, StoreUnavailable, TidelogError
 from agent.operations import runner
 from agent.operations.runner import Runner, told_apart
 from agent.wire.leases import Lease
@@ -35,13 +35,17 @@ def test_what_another_has_taken_on_is_nobody_elses_to_hear_of() -> None:
     assert told_apart({"work/rs0"}, held, "rs0/a:1") == (set(), set())
 
 
-async def test_a_look_that_fails_is_made_again_before_the_poll(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("problem", "poll_s"), [(StoreUnavailable("away"), 600.0), (PermissionDenied("no"), 0.01)]
+)
+async def test_a_look_that_fails_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, problem: TidelogError, poll_s: float
 ) -> None:
-    """It may have been the wake-up's, and that does not come twice."""
+    """Before the poll, if that may help: it may have been the wake-up's, and that does not come
+    twice."""
     monkeypatch.setattr(runner, "LOOK_AGAIN_S", 0.01)
     looked = asyncio.Event()
-    answers: list[Exception | None] = [StoreUnavailable("away"), None]
+    answers: list[Exception | None] = [problem, None]
 
     async def active() -> list[Operation]:
         answer = answers.pop(0)
@@ -54,7 +58,7 @@ async def test_a_look_that_fails_is_made_again_before_the_poll(
     node = SimpleNamespace(id="rs0/a:1", replset="rs0")
     services: Any = SimpleNamespace(operations=operations, node=node, clock=ManualClock())
     unused: Any = None
-    tried = Runner(services, {}, unused, Wakeup(poll_s=600.0), lead_replset="rs0")
+    tried = Runner(services, {}, unused, Wakeup(poll_s=poll_s), lead_replset="rs0")
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         task = group.create_task(tried.run())
         await looked.wait()
