@@ -54,7 +54,8 @@ from agent.errors import (
     root_cause,
 )
 from agent.log import EventSink
-from agent.mongo.node import APP_NAME, Node
+from agent.mongo.clients import APP_NAME
+from agent.mongo.node import Node
 from agent.notify.assembly import notifier
 from agent.operations.balancing import BalancerKeeper
 from agent.operations.context import Services

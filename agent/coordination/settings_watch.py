@@ -79,7 +79,6 @@ class SettingsWatch:
         if changed or self._is_check_due():
             found = await self._checked_unless_changed(settings, version)
             if found is None:
-                self.wakeup.wake()
                 return
             errors, warnings = found
             for profile, error in errors.items():
@@ -127,8 +126,8 @@ class SettingsWatch:
         return found
 
     async def _until_changed(self, version: int) -> None:
-        """Raises `_OverError` when the settings are not of this version any more. A wake-up that
-        it could not look at is left to `run`."""
+        """Raises `_OverError` when the settings are not of this version any more. That, and a
+        wake-up that it could not look at, is left to `run`."""
         while True:
             await self.wakeup.wait(POLL_S)
             self.wakeup.clear()
@@ -137,7 +136,7 @@ class SettingsWatch:
                 with suppress(TidelogError):
                     _, found = await self.settings.read()
             finally:
-                if found is None:
+                if found != version:
                     self.wakeup.wake()
             if found is None:
                 await self.clock.sleep(READ_AGAIN_S)

@@ -18,9 +18,10 @@ from typing import Any, Final
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.errors import NodeUnavailable
+from agent.mongo.clients import LONG_TIMEOUT_S
 from agent.mongo.cursor import BATCH_TIMEOUT_S, at_snapshot, session_of
 from agent.mongo.listing import is_refused, listed_at
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from agent.errors import PermissionDenied
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.clients import LONG_TIMEOUT_S
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
 

@@ -11,7 +11,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.json_util import JSONMode, JSONOptions
 
 from agent.mongo.cursor import EVERYTHING, raw_cursor, session_of
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.listing import LISTING_TIMEOUT_S
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 
 _AS_IT_IS: Final[CodecOptions[Document]] = CodecOptions(
@@ -51,7 +52,7 @@ async def _all(node: Node, database: str, command: Document) -> list[Document]:
             reply: Any = await node.command(
                 database,
                 command,
-                timeout_s=LONG_TIMEOUT_S,
+                timeout_s=LISTING_TIMEOUT_S,
                 session=session,
                 codec_options=_AS_IT_IS,
             )

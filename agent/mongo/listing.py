@@ -17,13 +17,15 @@ from typing import Any, Final
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.errors import NodeUnavailable, PermissionDenied, root_cause
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.tasks import TaskGroup
 from agent.wire.optime import OpTime
 
 NOT_ENABLED: Final = 224
 """What a server answers to `$listCatalog` then (QueryFeatureNotAllowed)."""
+LISTING_TIMEOUT_S: Final = 100.0
+"""Of one batch: the more there are, the more batches."""
 _AT_ONCE: Final = 8
 _ALL: Final = {"batchSize": 10_000_000}
 _ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
@@ -62,6 +64,7 @@ async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
     Raises `CatalogueMoved` where something has changed since, `NodeUnavailable`,
     `PermissionDenied`, `CommandFailed`.
     """
+    elected = await _elected(node, read_at)
     found = await listed(node)
     command = {
         "find": "oplog.rs",
@@ -76,10 +79,10 @@ async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
         "singleBatch": True,
     }
     with translated("reading what changed meanwhile"):
-        hello = await node.command("admin", {"hello": 1}, on_primary=True)
-        if OpTime.of(hello["lastWrite"]["opTime"]["ts"]) < read_at:
-            raise NodeUnavailable(f"{hello['me']} is primary no more")
-        reply = await node.command("local", command, on_primary=True, timeout_s=LONG_TIMEOUT_S)
+        reply = await node.command("local", command, on_primary=True, timeout_s=LISTING_TIMEOUT_S)
+    if await _elected(node, read_at) != elected:
+        # What was listed may be in no oplog any more.
+        raise CatalogueMoved("another primary was elected while the catalogue was listed")
     for entry in reply["cursor"]["firstBatch"]:
         change = next(iter(entry["o"]))
         raise CatalogueMoved(
@@ -88,6 +91,15 @@ async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
             "as of one moment",
         )
     return found
+
+
+async def _elected(node: Node, read_at: OpTime) -> Any:
+    """The election of the primary, which has what `read_at` is. Raises `NodeUnavailable`."""
+    with translated("asking for the primary"):
+        hello = await node.command("admin", {"hello": 1}, on_primary=True)
+    if OpTime.of(hello["lastWrite"]["opTime"]["ts"]) < read_at:
+        raise NodeUnavailable(f"{hello['me']} is primary no more")
+    return hello.get("electionId")
 
 
 async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Listed]:
@@ -153,7 +165,7 @@ async def _rows(node: Node, database: str, command: Document, action: str) -> li
                     database,
                     command,
                     on_primary=True,
-                    timeout_s=LONG_TIMEOUT_S,
+                    timeout_s=LISTING_TIMEOUT_S,
                     session=session,
                     codec_options=_ANY_DATE,
                 )

@@ -1,26 +1,32 @@
 """The one mongod an agent serves, over a direct connection.
 
-Two clients: `direct` talks to this node whatever it is at the moment (reading, status), `replset`
-follows the primary of the same replica set (oplog notes, majority barriers, restores). Everything
-that comes out is either plain values or raw BSON; every call has a deadline.
+`direct` talks to this node whatever it is at the moment (reading, status, restores), beside it one
+client for what may take days; `replset_client` follows the primary of the same replica set (oplog
+notes). Everything that comes out is either plain values or raw BSON; every call has a deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import pymongo
 from bson import Timestamp
 from bson.codec_options import CodecOptions
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from pymongo.errors import ConfigurationError, PyMongoError
+from motor.motor_asyncio import AsyncIOMotorDatabase
+from pymongo.errors import ConfigurationError
 from pymongo.uri_parser import parse_uri as driver_parse_uri
 
 from agent.errors import ConfigError, NodeUnavailable
+from agent.mongo.clients import (
+    CALL_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    LONG_TIMEOUT_S,
+    Client,
+    in_ms,
+    open_client,
+    readable,
+)
 from agent.mongo.sessions import Sessions
 from agent.mongo.translate import translated
 from agent.store.connection import close_client, explained, parse_uri
@@ -29,19 +35,7 @@ from agent.wire.nodes import Role
 from agent.wire.optime import OpTime
 from agent.wire.topology import topology_of
 
-APP_NAME: Final = "tidelog-agent"
-"""What every connection of an agent calls itself."""
-CALL_TIMEOUT_S = 30.0
-CONNECT_TIMEOUT_S = 10.0
-LONG_TIMEOUT_S = 7 * 24 * 3600.0
-"""Of what takes the longer the more data there are: building, dropping, listing, counting, hashing.
-A server that hangs is not waited for as long: the driver asks each one beside every command whether
-it is there, and ends what waits for one that is silent."""
-_SOCKET_CALLS = 4
-"""A socket waits for so many calls before it is given up, unless a command says more."""
-
 Document = dict[str, Any]
-Client = AsyncIOMotorClient[Document]
 Database = AsyncIOMotorDatabase[Document]
 
 
@@ -76,7 +70,7 @@ def check_uri(uri: str) -> None:
             hint="give mongodb://user:password@host:port of the node on this machine",
         )
     hosts = parse_uri(uri).hosts
-    with _readable():
+    with readable():
         driver_parse_uri(uri, validate=True, warn=False)
     if len(hosts) != 1:
         raise ConfigError(
@@ -93,6 +87,8 @@ class Node:
         self.direct = direct
         self._retired: Client | None = None
         """The direct client before this one, which others may still be reading with."""
+        self._patient: Client | None = None
+        """For what may take as long as `LONG_TIMEOUT_S`."""
         self.replset_client = replset_client
         self.sessions = Sessions()
         """Of `direct`, for reading."""
@@ -172,6 +168,8 @@ class Node:
         await self.sessions.aclose()
         if self._retired is not None:
             close_client(self._retired)
+        if self._patient is not None:
+            close_client(self._patient)
         close_client(self.direct)
         close_client(self.replset_client)
 
@@ -186,26 +184,33 @@ class Node:
         codec_options: CodecOptions[Any] | None = None,
     ) -> Any:
         """Run a command on this node (or on its primary), with a server-side deadline in seconds
-        where `timeout_s` is given; the socket waits as long. The reply is a dict, or what
-        `codec_options` makes of it. Raises driver errors: callers wrap in `translated` with what
-        they were doing."""
+        where `timeout_s` is given. With `LONG_TIMEOUT_S` the socket waits as long; that is for one
+        command to this node, in no session. The reply is a dict, or what `codec_options` makes of
+        it. Raises driver errors: callers wrap in `translated` with what they were doing."""
         client = self.replset_client if on_primary else self.direct
-        patience: AbstractContextManager[object] = nullcontext()
+        if timeout_s == LONG_TIMEOUT_S:
+            client = self._patient_client()
         if timeout_s is not None and "getMore" not in command:
-            if timeout_s < _SOCKET_CALLS * CALL_TIMEOUT_S:
-                command = {**command, "maxTimeMS": _ms(timeout_s)}
-            else:
-                patience = pymongo.timeout(timeout_s)  # tells the server, too
+            command = {**command, "maxTimeMS": in_ms(timeout_s)}
         target: Database = client[database]
         try:
-            with patience:
-                if codec_options is None:
-                    return await target.command(command, session=session)
-                return await target.command(command, session=session, codec_options=codec_options)
+            if codec_options is None:
+                return await target.command(command, session=session)
+            return await target.command(command, session=session, codec_options=codec_options)
         except ConfigurationError:
             if client is self.direct:
                 self._renew()
             raise
+
+    def _patient_client(self) -> Client:
+        """Made when it is wanted first. Not `pymongo.timeout`: with it the driver waits as long for
+        a server that is not there, in a thread that nobody can cancel, and when the server is back
+        sends what nobody waits for any more."""
+        if self._patient is None:
+            self._patient = open_client(
+                self.uri, directConnection=True, socketTimeoutMS=in_ms(LONG_TIMEOUT_S)
+            )
+        return self._patient
 
     def _renew(self) -> None:
         """Connect anew. A connection that was made while the node started or recovered knows no
@@ -262,7 +267,7 @@ class Node:
                     {
                         "appendOplogNote": 1,
                         "data": {"tidelog": text},
-                        "writeConcern": {"w": "majority", "wtimeout": _ms(CALL_TIMEOUT_S)},
+                        "writeConcern": {"w": "majority", "wtimeout": in_ms(CALL_TIMEOUT_S)},
                     },
                     on_primary=True,
                     session=session,
@@ -297,54 +302,13 @@ class Node:
         return hello
 
 
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """What is wrong with a connection string, as `ConfigError`; it is never repeated."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"the connection string names a file that cannot be read: {error.filename}"
-            f" ({error.strerror})"
-        ) from None
-    except (PyMongoError, ValueError):
-        # The driver's text repeats what it could not read, and that may be a secret.
-        raise ConfigError(
-            "the connection string is wrong: a host, port, option or file cannot be read",
-            hint="write mongodb://user:password@host:port/?options",
-        ) from None
-
-
-def open_client(uri: str, **options: Any) -> Client:
-    """Connects to nothing yet. Raises `ConfigError`, e.g. for a certificate that is not there."""
-    chosen: dict[str, Any] = {
-        "appname": APP_NAME,
-        "serverSelectionTimeoutMS": _ms(CONNECT_TIMEOUT_S),
-        "connectTimeoutMS": _ms(CONNECT_TIMEOUT_S),
-        "socketTimeoutMS": _ms(_SOCKET_CALLS * CALL_TIMEOUT_S),
-        "uuidRepresentation": "standard",
-        "retryReads": True,
-        "maxPoolSize": 64,
-        # Asking now and then whether a server is there takes one thread and one request in ten
-        # seconds; being told at once takes two of each. A refusal or a lost connection makes the
-        # driver look at once either way.
-        "serverMonitoringMode": "poll",
-    }
-    with _readable():
-        return AsyncIOMotorClient(uri, **(chosen | options))
-
-
 async def _first_hello(uri: str) -> Hello:
     # Without a login: an arbiter has no users, and should be told from a wrong password.
     parsed = parse_uri(uri)
     client = open_client(parsed.text(login=False), directConnection=True)
     try:
         with translated(f"connecting to {parsed}"):
-            reply = await client.admin.command("hello", maxTimeMS=_ms(CONNECT_TIMEOUT_S))
+            reply = await client.admin.command("hello", maxTimeMS=in_ms(CONNECT_TIMEOUT_S))
     except NodeUnavailable as error:
         raise explained(error, parsed) from error.__cause__
     finally:

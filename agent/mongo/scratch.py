@@ -13,7 +13,8 @@ from bson import SON
 from pymongo.errors import OperationFailure, PyMongoError
 
 from agent.errors import NodeUnavailable
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node, open_client
+from agent.mongo.clients import LONG_TIMEOUT_S, open_client
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 from agent.store.connection import close_client
 

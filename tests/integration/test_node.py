@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
 from agent.errors import NodeUnavailable
+from agent.mongo import clients
 from agent.mongo.apply.target import find_all
-from agent.mongo.node import open_client
+from agent.mongo.clients import open_client
+from agent.mongo.counting import count_exactly
+from agent.mongo.node import Node
 from agent.store.connection import open_control
 from agent.wire.nodes import Role
 from tests.support.eventually import eventually_async
@@ -33,7 +37,7 @@ async def test_a_node_that_was_connected_to_while_it_recovered_is_read_again(
         finally:
             await node.command("admin", {"replSetMaintenance": False}, timeout_s=None)
         await eventually_async(is_readable, within_s=10.0)
-        with pytest.raises(NodeUnavailable, match="Sessions"):
+        with pytest.raises(NodeUnavailable, match="in no replica set now"):
             await find_all(node, "admin.system.version")
         for _ in range(3):
             assert await find_all(node, "admin.system.version")
@@ -65,3 +69,25 @@ async def test_closing_does_not_wait_for_a_server_that_hangs(one_node: ReplicaSe
         finally:
             one_node.nodes[0].resume()
     assert took_s < 6
+
+
+async def test_what_may_take_days_ends_soon_where_the_server_hangs(
+    one_node: ReplicaSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent, and what would be sent: with the driver's own timeout of a call, its wait for
+    a server would be as long."""
+    monkeypatch.setattr(clients, "CONNECT_TIMEOUT_S", 1.0)
+    node = await Node.open(f"{one_node.uri_of(one_node.nodes[0])}&heartbeatFrequencyMS=500")
+    try:
+        assert await count_exactly(node, "db.none") == 0
+        one_node.nodes[0].pause()
+        try:
+            for _ in range(2):
+                async with asyncio.timeout(20):
+                    with pytest.raises(NodeUnavailable):
+                        await count_exactly(node, "db.none")
+        finally:
+            one_node.nodes[0].resume()
+        assert await count_exactly(node, "db.none") == 0
+    finally:
+        await node.aclose()

@@ -8,7 +8,8 @@ from pymongo.errors import OperationFailure
 
 from agent.errors import RestoreFailed
 from agent.mongo.apply.looking import when_known
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.clients import LONG_TIMEOUT_S
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import CommandFailed, translated
 from agent.wire.namespaces import split
 

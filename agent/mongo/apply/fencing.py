@@ -26,7 +26,8 @@ from agent.errors import NodeUnavailable
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands, apply_writes
 from agent.mongo.apply.structure import drop
-from agent.mongo.node import APP_NAME, LONG_TIMEOUT_S, Document, Node
+from agent.mongo.clients import APP_NAME, LONG_TIMEOUT_S
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 from agent.wire.collections import DATABASE, PREFIX
 from agent.wire.namespaces import TEMPORARY, split
@@ -37,8 +38,8 @@ LOOK_S: Final = 0.1
 _LISTING_TIMEOUT_S: Final = 30.0
 _ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 _WRITES: Final = (
-    *("applyOps", "insert", "delete", "create", "drop", "dropDatabase"),
-    *("renameCollection", "collMod", "dropIndexes"),
+    *("applyOps", "insert", "update", "delete", "create", "drop", "dropDatabase"),
+    *("renameCollection", "collMod", "dropIndexes", "_mergeAuthzCollections"),
 )
 """What restores write by, but for index builds, which take long, and which building them again
 joins."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.mongo.apply.target import find_all
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.clients import LONG_TIMEOUT_S
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 from agent.wire.namespaces import TEMPORARY, USERS_AND_ROLES
 

@@ -17,7 +17,8 @@ from agent.mongo.apply.looking import (
     show_collection,
     show_database,
 )
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.clients import LONG_TIMEOUT_S
+from agent.mongo.node import Document, Node
 from agent.mongo.translate import refused_write, translated
 from agent.wire.namespaces import split
 

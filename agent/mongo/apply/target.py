@@ -12,9 +12,10 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.mongo.apply.dropping import once_dropped
+from agent.mongo.clients import LONG_TIMEOUT_S
 from agent.mongo.cursor import raw_cursor, session_of
-from agent.mongo.listing import is_refused, listed
-from agent.mongo.node import LONG_TIMEOUT_S, Document, Node
+from agent.mongo.listing import LISTING_TIMEOUT_S, is_refused, listed
+from agent.mongo.node import Document, Node
 from agent.mongo.raw import documents
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
@@ -63,7 +64,9 @@ async def _collections(node: Node) -> list[Present]:
     }
     async with session_of(node) as session:
         with translated("listing the target's collections"):
-            reply = await node.command("admin", command, timeout_s=LONG_TIMEOUT_S, session=session)
+            reply = await node.command(
+                "admin", command, timeout_s=LISTING_TIMEOUT_S, session=session
+            )
             found = [_present(row) for row in reply["cursor"]["firstBatch"]]
             while cursor_id := reply["cursor"]["id"]:
                 more = {"getMore": cursor_id, "collection": "$cmd.aggregate"}
@@ -124,7 +127,7 @@ async def _shapes(node: Node, databases: list[str] | None) -> AsyncGenerator[Sha
                 reply = await node.command(
                     "admin",
                     command,
-                    timeout_s=LONG_TIMEOUT_S,
+                    timeout_s=LISTING_TIMEOUT_S,
                     session=session,
                     codec_options=_ANY_DATE,
                 )

@@ -17,7 +17,8 @@ from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.fencing import FENCE, is_restores_write, put_up, writes_under_way
 from agent.mongo.apply.operations import apply_writes
 from agent.mongo.apply.structure import drop
-from agent.mongo.node import APP_NAME, Document, Node
+from agent.mongo.clients import APP_NAME
+from agent.mongo.node import Document, Node
 from agent.operations.restore import keeping, replaying
 from agent.replay.scope import derived_uuid
 from agent.storage.memory import MemoryStorage
@@ -159,6 +160,8 @@ def _running(client: MongoClient[Document]) -> bool:
     [
         ("shop.c", {"insert": "c", "lsid": {}}, True),
         ("shop", {"dropDatabase": 1}, True),
+        ("config.chunks", {"update": "chunks"}, True),
+        ("admin.$cmd", {"_mergeAuthzCollections": 1}, True),
         ("admin.$cmd", {"$truncated": '{ applyOps: [ { op: "i", ns: "shop.c" }, ...'}, True),
         ("admin.$cmd", {"$truncated": "{ hello: 1, topologyVersion: ..."}, False),
         ("shop.c", {"find": "c"}, False),

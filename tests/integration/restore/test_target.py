@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from agent.errors import RestoreFailed
-from agent.mongo import node as node_module
+from agent.mongo import clients
 from agent.mongo.apply.target import drop_database
 from agent.operations.restore import work
 from agent.storage.memory import MemoryStorage
@@ -75,7 +75,7 @@ async def test_an_index_build_may_outlast_every_socket(
     client = one_node.client()
     client["db"]["c"].insert_many([{"_id": n} for n in range(10)])
     client["db"]["c"].create_index("a")
-    monkeypatch.setattr(node_module, "CALL_TIMEOUT_S", 0.3)  # sockets: four times that
+    monkeypatch.setattr(clients, "CALL_TIMEOUT_S", 0.3)  # sockets: four times that
     node, storage = await open_node(one_node), await MemoryStorage.open()
     backup = await take_backup(node, storage)
     before = fingerprint(client)
@@ -106,7 +106,7 @@ async def test_dropping_a_database_may_outlast_every_socket(
 ) -> None:
     client = one_node.client()
     client["db"]["c"].insert_one({"_id": 1})
-    monkeypatch.setattr(node_module, "CALL_TIMEOUT_S", 0.3)  # sockets: four times that
+    monkeypatch.setattr(clients, "CALL_TIMEOUT_S", 0.3)  # sockets: four times that
     node = await open_node(one_node)
     try:
         with hanging(client, "dropDatabaseHangAfterAllCollectionsDrop"):

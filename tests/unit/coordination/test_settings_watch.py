@@ -124,6 +124,22 @@ async def test_a_storage_that_does_not_answer_is_let_go_when_the_settings_change
         assert not silent.is_set()
 
 
+@pytest.mark.parametrize("rounds", range(-8, 9))
+async def test_settings_that_change_as_their_storage_answers_are_looked_at(rounds: int) -> None:
+    """Whichever of the two comes first, and by however little."""
+    following = Following()
+    following.store.put(STORAGE)
+    silent = following.silent = asyncio.Event()
+    async with following.running():
+        following.store.put(STORAGE.replace("/backups", "/others"))
+        happens = [following.wakeup.wake, silent.set]
+        for one in happens if rounds < 0 else reversed(happens):
+            one()
+            await settle(abs(rounds))
+        await settle()
+        assert following.condition.storage_settings_version == 2
+
+
 async def test_what_somebody_else_finds_of_a_storage_is_soon_told() -> None:
     following = Following()
     following.store.put(STORAGE)

@@ -148,8 +148,8 @@ class Following(ScriptedNode):
 
 
 async def test_a_majority_that_comes_nearer_is_waited_for_beyond_the_deadline() -> None:
-    hello = await Following(20).wait_majority(at(20), timeout_s=0.2)
-    assert hello.majority == at(20), "20 looks take 0.4 s"
+    hello = await Following(40).wait_majority(at(40), timeout_s=0.5)
+    assert hello.majority == at(40), "40 looks take 0.8 s"
 
 
 async def test_a_majority_that_stands_still_is_not_waited_for() -> None:
