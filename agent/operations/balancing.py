@@ -69,7 +69,7 @@ class BalancerKeeper:
             except Transient as error:
                 log.debug("balancer.not_looked_at", error=str(error))
             except TidelogError as error:
-                # A right is missing, perhaps: of no concern to backups that need no pause.
+                # A right is missing, perhaps; until it is granted, a pause that was left stays.
                 log.warning("balancer.not_looked_at", error=str(error), hint=error.hint)
                 wait_s = REFUSED_AGAIN_S
             await self._clock.sleep(jittered(wait_s))
