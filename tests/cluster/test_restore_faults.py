@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
 
 from tests.cluster.scene import Scene, chunk_keys, flip_byte, moment, truncate
 from tests.support.agents import Agents
@@ -102,6 +104,57 @@ def test_a_stopped_worker_that_wakes_up_changes_nothing(scene: Scene) -> None:
     assert [one.count_documents({}) for one in small] == [0] * 8
     assert arrays("failed") == before["failed"] + 1
     scene.replset.connect(scene.replset.uri_of(other)).admin.command({"replSetFreeze": 0})
+
+
+@IN_FULL
+@pytest.mark.parametrize(
+    ("point", "stage", "command"),
+    [
+        ("hangAfterSettingUpIndexBuild", "wiped", {"command.createIndexes": "large0"}),
+        ("dropDatabaseHangAfterAllCollectionsDrop", "checked", {"command.dropDatabase": 1}),
+    ],
+    ids=["index build", "drop"],
+)
+def test_a_server_that_hangs_amidst_what_may_take_days_is_left(
+    scene: Scene, point: str, stage: str, command: dict[str, Any]
+) -> None:
+    """The agent of the new primary goes on; what was asked of the old one is let go."""
+    scene.fill(5)
+    scene.client.shop.large0.create_index("n")
+    before = scene.fingerprint()
+    name = scene.backup()["name"]
+    hung = scene.replset.primary()
+    hanging = {"configureFailPoint": point}
+    scene.arm("restore.before_drop=sleep:3,restore.created=sleep:3", hung)
+    op_id = scene.begin("restore", name, "-y")
+
+    def reached() -> bool:
+        parts = scene.operation(op_id)["parts"]
+        return bool(parts) and parts[0].get("result", {}).get("state", {}).get("stage") == stage
+
+    eventually(reached, 60.0)
+    scene.client.admin.command({**hanging, "mode": "alwaysOn"})
+    under_way: list[dict[str, Any]] = [{"$currentOp": {}}, {"$match": command}]
+    eventually(lambda: bool(list(scene.client.admin.aggregate(under_way))), 60.0)
+    hung.pause()
+    try:
+        done = scene.wait_done(op_id, 90.0)
+    finally:
+        hung.resume()
+
+    def let_go() -> bool:
+        try:
+            client = scene.replset.connect(scene.replset.uri_of(hung))
+            client.admin.command({**hanging, "mode": "off"})
+        except PyMongoError:
+            return False
+        return True
+
+    eventually(let_go, 30.0)
+    assert done["parts"][0]["node"] != scene.agents.of(hung).id
+    eventually(lambda: len(scene.replset.secondaries()) == 2, 60.0)
+    assert_same(before, scene.fingerprint())
+    scene.agents.of(hung).terminate(10.0)
 
 
 def test_restore_is_done_while_a_secondary_is_down(scene: Scene) -> None:

@@ -53,7 +53,7 @@ def _changes(client: Client) -> Iterator[None]:
         for number in count():
             client.churn[f"c{number % 7}"].insert_one({"n": number})
             client.churn[f"c{(number + 3) % 7}"].drop()
-            if ended.wait(0.05):
+            if ended.wait(0.15):
                 return
 
     thread = threading.Thread(target=change)
