@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 # Motor reads it when it is imported, and makes as many threads at most; each pending call to the
 # database holds one.
@@ -70,6 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return STOPPED
     return STOPPED
+
+
+def program() -> NoReturn:
+    """`main`, and then the end of the process, at once: the driver's threads cannot be told to
+    stop, and one that waits for a server that builds an index would hold up the end as long."""
+    status = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def status_of(error: BaseException) -> int:
@@ -136,4 +147,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ HEAD_DOCUMENTS: Final = 256
 TRIP_S: Final = 5.0
 """No further collection is asked for after so long: on a slow node, dozens take minutes."""
 _CLOCK: Final = SystemClock()
+_pool: Final = ThreadPoolExecutor(max_workers=8, thread_name_prefix="heads")
+"""Of its own: the loop would wait for its default one when the agent stops."""
 
 
 async def read_whole_heads(
@@ -40,8 +43,8 @@ async def read_whole_heads(
     async with session_of(node) as session:
         try:
             async with asyncio.timeout(TRIP_S + BATCH_TIMEOUT_S):
-                replies = await asyncio.to_thread(
-                    _read, node.direct.delegate, session.delegate, finds, most_bytes, stop
+                replies = await asyncio.get_running_loop().run_in_executor(
+                    _pool, _read, node.direct.delegate, session.delegate, finds, most_bytes, stop
                 )
         except TimeoutError:
             raise NodeUnavailable(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from agent.__main__ import FAULT, REFUSED, UNREACHABLE, USAGE, main, status_of
@@ -45,3 +48,22 @@ def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> Non
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("tidelog-agent ")
+
+
+def test_the_process_ends_though_a_thread_of_the_driver_waits_for_a_server() -> None:
+    script = """
+import threading, time
+from agent import __main__ as agent
+
+def main():
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    print("handed over")
+    return 5
+
+agent.main = main
+agent.program()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (5, "handed over\n")
