@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 from bson import json_util
-from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.codec_options import DatetimeConversion
 from bson.json_util import JSONMode, JSONOptions
 
 from agent.mongo.cursor import EVERYTHING, raw_cursor, session_of
-from agent.mongo.listing import LISTING_TIMEOUT_S
+from agent.mongo.listing import ALL, all_rows
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 
-_AS_IT_IS: Final[CodecOptions[Document]] = CodecOptions(
-    document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
-)
 _CANONICAL: Final = JSONOptions(
     json_mode=JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
-_ALL: Final = {"batchSize": 10_000_000}
 
 
 async def databases(node: Node) -> list[str]:
@@ -34,34 +30,18 @@ async def databases(node: Node) -> list[str]:
 async def listed_collections(node: Node, database: str) -> list[Document]:
     """`listCollections`: `{name, type, options, info}`, types of BSON kept."""
     with translated(f"listing the collections of {database}"):
-        return await _all(node, database, {"listCollections": 1, "cursor": _ALL})
+        return await _all(node, database, {"listCollections": 1, "cursor": ALL})
 
 
 async def listed_indexes(node: Node, database: str, collection: str) -> list[Document]:
     """`listIndexes`."""
     with translated(f"listing the indexes of {database}.{collection}"):
-        return await _all(node, database, {"listIndexes": collection, "cursor": _ALL})
+        return await _all(node, database, {"listIndexes": collection, "cursor": ALL})
 
 
 async def _all(node: Node, database: str, command: Document) -> list[Document]:
-    """All rows of a listing, in one session: the server gives the rest of a cursor to no other, and
-    forgets with the session what was left open."""
-    rows: list[Document] = []
     async with session_of(node) as session:
-        while True:
-            reply: Any = await node.command(
-                database,
-                command,
-                timeout_s=LISTING_TIMEOUT_S,
-                session=session,
-                codec_options=_AS_IT_IS,
-            )
-            cursor = reply["cursor"]
-            rows += cursor.get("firstBatch", ()) or cursor.get("nextBatch", ())
-            if not cursor["id"]:
-                return rows
-            name = str(cursor["ns"]).partition(".")[2]
-            command = {"getMore": cursor["id"], "collection": name}
+        return await all_rows(node, database, command, session)
 
 
 async def raw_documents(node: Node, database: str, collection: str) -> AsyncGenerator[bytes]:

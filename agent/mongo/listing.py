@@ -27,8 +27,9 @@ NOT_ENABLED: Final = 224
 LISTING_TIMEOUT_S: Final = 100.0
 """Of one batch: the more there are, the more batches."""
 _AT_ONCE: Final = 8
-_ALL: Final = {"batchSize": 10_000_000}
-_ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
+ALL: Final = {"batchSize": 10_000_000}
+"""Of the rows of a listing."""
+ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
 _LISTABLE: Final = ("system.buckets.", "system.js")
@@ -41,8 +42,9 @@ class CatalogueMoved(NodeUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One collection as the server has it: BSON values, the UUID in a field of its own."""
+class Shape:
+    """All that a collection is but its documents, as the server has it: BSON values, the UUID in a
+    field of its own."""
 
     ns: str
     uuid: bytes
@@ -58,7 +60,7 @@ def is_refused(error: CommandFailed) -> bool:
     return error.code == NOT_ENABLED
 
 
-async def listed_at(node: Node, read_at: OpTime) -> list[Listed]:
+async def listed_at(node: Node, read_at: OpTime) -> list[Shape]:
     """Every collection of the replica set as of an OpTime of just now.
 
     Raises `CatalogueMoved` where something has changed since, `NodeUnavailable`,
@@ -102,7 +104,7 @@ async def _elected(node: Node, read_at: OpTime) -> Any:
     return hello.get("electionId")
 
 
-async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Listed]:
+async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Shape]:
     """The collections of some databases, or of all that backups and restores look at, as the
     primary has them now. Raises `NodeUnavailable`, `PermissionDenied`, `CommandFailed`."""
     if databases is None:
@@ -112,7 +114,7 @@ async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Lis
             command = {"listDatabases": 1, "nameOnly": True}
             reply = await node.command("admin", command, on_primary=True)
         databases = [row["name"] for row in reply["databases"] if row["name"] not in left_out]
-    found: list[Listed] = []
+    found: list[Shape] = []
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def add(database: str, row: Document) -> None:
@@ -122,7 +124,7 @@ async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Lis
             found.append(one)
 
     for database in databases:
-        only = {"listCollections": 1, "filter": {"type": "collection"}, "cursor": _ALL}
+        only = {"listCollections": 1, "filter": {"type": "collection"}, "cursor": ALL}
         rows = await _rows(node, database, only, f"listing the collections of {database}")
         try:
             async with TaskGroup() as group:
@@ -134,10 +136,10 @@ async def listed(node: Node, databases: Iterable[str] | None = None) -> list[Lis
     return found
 
 
-async def _described(node: Node, database: str, row: Document) -> Listed | None:
+async def _described(node: Node, database: str, row: Document) -> Shape | None:
     """None where it has gone meanwhile."""
     ns, uuid = f"{database}.{row['name']}", row["info"]["uuid"]
-    command = {"listIndexes": uuid, "includeBuildUUIDs": True, "cursor": _ALL}
+    command = {"listIndexes": uuid, "includeBuildUUIDs": True, "cursor": ALL}
     try:
         indexes = await _rows(node, database, command, f"listing the indexes of {ns}")
     except PermissionDenied:
@@ -153,25 +155,32 @@ async def _described(node: Node, database: str, row: Document) -> Listed | None:
     # The one of a clustered collection is among its options.
     ready = [i for i in indexes if "buildUUID" not in i and not i.get("clustered")]
     is_building = any("buildUUID" in index for index in indexes)
-    return Listed(ns, bytes(uuid), dict(row["options"]), tuple(ready), is_building)
+    return Shape(ns, bytes(uuid), dict(row["options"]), tuple(ready), is_building)
 
 
-async def _rows(node: Node, database: str, command: Document, action: str) -> list[Any]:
-    rows: list[Any] = []
+async def _rows(node: Node, database: str, command: Document, action: str) -> list[Document]:
     with translated(action):
         async with await node.replset_client.start_session() as session:
-            while True:
-                reply: Any = await node.command(
-                    database,
-                    command,
-                    on_primary=True,
-                    timeout_s=LISTING_TIMEOUT_S,
-                    session=session,
-                    codec_options=_ANY_DATE,
-                )
-                cursor = reply["cursor"]
-                rows += cursor.get("firstBatch") or cursor.get("nextBatch", ())
-                if not cursor["id"]:
-                    return rows
-                name = str(cursor["ns"]).partition(".")[2]
-                command = {"getMore": cursor["id"], "collection": name}
+            return await all_rows(node, database, command, session, on_primary=True)
+
+
+async def all_rows(
+    node: Node, database: str, command: Document, session: Any, *, on_primary: bool = False
+) -> list[Document]:
+    """All rows of a listing, decoded, in one session: the server gives the rest of a cursor to no
+    other, and forgets with the session what was left open. Raises driver errors."""
+    rows: list[Document] = []
+    while True:
+        reply: Any = await node.command(
+            database,
+            command,
+            on_primary=on_primary,
+            timeout_s=LISTING_TIMEOUT_S,
+            session=session,
+            codec_options=ANY_DATE,
+        )
+        cursor = reply["cursor"]
+        rows += cursor.get("firstBatch") or cursor.get("nextBatch", ())
+        if not cursor["id"]:
+            return rows
+        command = {"getMore": cursor["id"], "collection": str(cursor["ns"]).partition(".")[2]}

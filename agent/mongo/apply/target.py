@@ -9,21 +9,17 @@ from sys import intern
 from typing import Any, Final
 
 import bson
-from bson.codec_options import CodecOptions, DatetimeConversion
 
 from agent.mongo.apply.dropping import once_dropped
 from agent.mongo.clients import LONG_TIMEOUT_S
 from agent.mongo.cursor import raw_cursor, session_of
-from agent.mongo.listing import LISTING_TIMEOUT_S, is_refused, listed
+from agent.mongo.listing import ANY_DATE, LISTING_TIMEOUT_S, Shape, is_refused, listed
 from agent.mongo.node import Document, Node
 from agent.mongo.raw import documents
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
 
 _SHAPES: Final = 2_000
-_ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
-    document_class=dict, datetime_conversion=DatetimeConversion.DATETIME_MS
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +79,6 @@ def _present(row: Document) -> Present:
     return Present(row["ns"], bytes(uuid), options, indexes)
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """All that a collection of the target is but its documents."""
-
-    ns: str
-    uuid: bytes
-    options: Document
-    indexes: tuple[Document, ...]
-    is_building: bool
-    """Whether an index is being built."""
-
-
 async def shapes(node: Node, databases: Iterable[str] | None = None) -> AsyncGenerator[Shape]:
     """The collections of some databases, or of all, one by one: 100,000 would take much memory."""
     chosen = None if databases is None else sorted(databases)
@@ -105,8 +89,8 @@ async def shapes(node: Node, databases: Iterable[str] | None = None) -> AsyncGen
     except CommandFailed as error:
         if not is_refused(error):
             raise
-        for one in await listed(node, chosen):
-            yield Shape(one.ns, one.uuid, one.options, one.indexes, one.is_building)
+        for shape in await listed(node, chosen):
+            yield shape
 
 
 async def _shapes(node: Node, databases: list[str] | None) -> AsyncGenerator[Shape]:
@@ -129,7 +113,7 @@ async def _shapes(node: Node, databases: list[str] | None) -> AsyncGenerator[Sha
                     command,
                     timeout_s=LISTING_TIMEOUT_S,
                     session=session,
-                    codec_options=_ANY_DATE,
+                    codec_options=ANY_DATE,
                 )
             cursor = reply["cursor"]
             for row in cursor.get("firstBatch") or cursor.get("nextBatch", ()):

@@ -20,8 +20,9 @@ from typing import Any, Final
 import bson
 
 from agent.archive.manifest import Segment
-from agent.mongo.apply.target import Present, Shape, shapes
+from agent.mongo.apply.target import Present, shapes
 from agent.mongo.catalogue import collection_sizes, total_sizes
+from agent.mongo.listing import Shape
 from agent.operations.restore.job import Job
 from agent.replay.catalogue import Collection
 from agent.wire.namespaces import split

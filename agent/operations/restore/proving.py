@@ -15,7 +15,8 @@ import bson
 
 from agent.errors import RestoreFailed
 from agent.mongo.apply.principals import ROLES, USERS
-from agent.mongo.apply.target import Shape, find_all, shapes
+from agent.mongo.apply.target import find_all, shapes
+from agent.mongo.listing import Shape
 from agent.operations.restore.finishing import merged_databases
 from agent.operations.restore.job import Job
 from agent.operations.restore.wiping import gives_way

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.mongo.apply.target import Shape
+from agent.mongo.listing import Shape
 from agent.operations.restore.keeping import is_same
 from agent.replay.catalogue import Collection
 from agent.replay.scope import Scope

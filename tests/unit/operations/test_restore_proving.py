@@ -9,7 +9,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.errors import RestoreFailed
-from agent.mongo.apply.target import Shape
+from agent.mongo.listing import Shape
 from agent.operations.context import PartContext
 from agent.operations.reading import Steps
 from agent.operations.restore import proving
