@@ -34,7 +34,8 @@ ANY_DATE: Final[CodecOptions[Document]] = CodecOptions(
 )
 _LISTABLE: Final = ("system.buckets.", "system.js")
 """Names of system collections whose indexes the agent's user may list."""
-_ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
+ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
+"""That of nearly every collection."""
 
 
 class CatalogueMoved(NodeUnavailable):
@@ -147,7 +148,7 @@ async def _described(node: Node, database: str, row: Document) -> Shape | None:
         is_system = database == "config" or row["name"].startswith("system.")
         if not is_system or row["name"].startswith(_LISTABLE):
             raise
-        indexes = [_ID_INDEX]
+        indexes = [ID_INDEX]
     except CommandFailed as error:
         if error.code != NAMESPACE_NOT_FOUND:
             raise

@@ -25,7 +25,7 @@ from bson import Binary
 from agent.errors import NodeUnavailable
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands, apply_writes
-from agent.mongo.apply.structure import drop
+from agent.mongo.apply.structure import creating, drop
 from agent.mongo.clients import APP_NAME, LONG_TIMEOUT_S
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
@@ -36,7 +36,6 @@ FENCE: Final = f"admin.{TEMPORARY}Fence"
 """Followed by the epoch of the worker."""
 LOOK_S: Final = 0.1
 _LISTING_TIMEOUT_S: Final = 30.0
-_ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 _WRITES: Final = (
     *("applyOps", "insert", "update", "delete", "create", "drop", "dropDatabase"),
     *("renameCollection", "collMod", "dropIndexes", "_mergeAuthzCollections"),
@@ -67,11 +66,8 @@ async def put_up(
             check()
             await drop(node, other, its_uuid)
     check()
-    database, collection = split(namespace)
-    creating = {"create": collection, "idIndex": _ID_INDEX}
-    own = Binary(uuid, 4)
-    await apply_commands(node, [{"op": "c", "ns": f"{database}.$cmd", "ui": own, "o": creating}])
-    post: Document = {"ns": namespace, "ui": own, "o": {"_id": 0}}
+    await apply_commands(node, [creating(namespace, uuid)])
+    post: Document = {"ns": namespace, "ui": Binary(uuid, 4), "o": {"_id": 0}}
     check()
     await apply_writes(node, [RawDocument(bson.encode({"op": "i", **post}))], is_lenient=True)
     await _await_others(node, check, told)

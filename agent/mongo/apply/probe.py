@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 import bson
-from bson import Binary
 
 from agent.errors import PermissionDenied
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands, apply_writes
-from agent.mongo.apply.structure import drop
+from agent.mongo.apply.structure import creating, drop
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import translated
 from agent.wire.namespaces import TEMPORARY, split
@@ -76,10 +75,7 @@ async def wait_dropped(node: Node, database: str, uuid: bytes) -> None:
 
 
 async def _create(node: Node, ns: str, uuid: bytes) -> None:
-    database, name = split(ns)
-    create = {"create": name, "idIndex": {"v": 2, "key": {"_id": 1}, "name": "_id_"}}
-    operation = {"op": "c", "ns": f"{database}.$cmd", "ui": Binary(uuid, 4), "o": create}
-    await apply_commands(node, [operation])
+    await apply_commands(node, [creating(ns, uuid)])
 
 
 async def _write(node: Node, ns: str) -> None:

@@ -16,6 +16,7 @@ from bson import Binary
 from agent.errors import NodeUnavailable
 from agent.mongo.apply.looking import when_known
 from agent.mongo.apply.operations import apply_commands
+from agent.mongo.listing import ID_INDEX
 from agent.mongo.node import Document, Node
 from agent.mongo.translate import NAMESPACE_NOT_FOUND, CommandFailed, translated
 from agent.wire.namespaces import split
@@ -29,6 +30,13 @@ _GONE: Final = frozenset({NAMESPACE_NOT_FOUND, _UUID_MISMATCH})
 _INVALID_OPTIONS: Final = 72
 """What a server answers to a UUID with feature compatibility version 5.0, and to that of the
 buckets of a time series, which it does compare before (6.0.5)."""
+
+
+def creating(namespace: str, uuid: bytes) -> Document:
+    """How a collection without options comes to be, as an operation of `applyOps`."""
+    database, collection = split(namespace)
+    command = {"create": collection, "idIndex": ID_INDEX}
+    return {"op": "c", "ns": f"{database}.$cmd", "ui": Binary(uuid, 4), "o": command}
 
 
 async def drop(node: Node, namespace: str, uuid: bytes) -> None:

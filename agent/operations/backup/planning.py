@@ -213,16 +213,14 @@ class Planner:
     async def _plan(self, group: list[CollectionEntry]) -> None:
         """Several are read in one go where those before them were tiny: a collection that is not
         is read a second time, and others wait for it that another planner could take."""
-        tiny: list[SmallCollection | None] = [None] * len(group)
-        if len(group) > 1:
-            tiny = await self._reader.read_tiny(group)
+        begun = self._remaining.ranges
+        whole = [entry for entry in group if entry.uuid not in begun]
+        tiny = await self._reader.read_tiny(whole) if len(whole) > 1 else {}
         are_tiny = True
-        for entry, read in zip(group, tiny, strict=True):
+        for entry in group:
             try:
-                found = read
-                if entry.uuid in self._remaining.ranges:
-                    found = None
-                elif found is None:
+                found = tiny.get(entry.uuid)
+                if found is None and entry.uuid not in begun:
                     found = await self._reader.read_small(entry)
                 if found is None:
                     await self._send(entry)

@@ -208,20 +208,19 @@ class Reader:
         `SMALL_BYTES` plus a reply of the budget."""
         return await self._reread(lambda read_at: self._read_small(entry, read_at))
 
-    async def read_tiny(self, entries: Sequence[CollectionEntry]) -> list[SmallCollection | None]:
-        """Collections of a few documents, read in one go; None for each that has more, or has to be
-        read by itself for another reason: with `read_small`, which tells it. The caller holds what
-        that one wants."""
+    async def read_tiny(self, entries: Sequence[CollectionEntry]) -> dict[str, SmallCollection]:
+        """Collections of a few documents, read in one go, by UUID. One that is not among them has
+        more, or has to be read by itself for another reason: with `read_small`, which tells it. The
+        caller holds what that one wants."""
         read_at = await self._read_clock.now()
         finds = [_find(Unit(entry), read_at) for entry in entries]
         replies = await read_whole_heads(self._node, finds, most_bytes=SMALL_BYTES)
-        found: list[SmallCollection | None] = []
+        found: dict[str, SmallCollection] = {}
         for entry, reply in zip(entries, replies, strict=True):
-            if reply is None or len(reply.documents) > SMALL_BYTES:
-                found.append(None)
-                continue
-            await self._keep_pace(reply)
-            found.append(self._small(entry, read_at, [reply.documents], reply.count))
+            if reply is not None and len(reply.documents) <= SMALL_BYTES:
+                await self._keep_pace(reply)
+                small = self._small(entry, read_at, [reply.documents], reply.count)
+                found[entry.uuid] = small
         return found
 
     async def compressed(self, blocks: list[bytes]) -> Frame:

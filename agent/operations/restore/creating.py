@@ -12,10 +12,10 @@ from agent.faults import fault_point
 from agent.mongo.apply.documents import RawDocument
 from agent.mongo.apply.operations import apply_commands
 from agent.mongo.apply.principals import ROLES, USERS
+from agent.mongo.apply.structure import creating
 from agent.operations.restore.job import MARKER, Job
-from agent.replay.commands import creation, operation
+from agent.replay.commands import creation
 from agent.replay.scope import derived_uuid
-from agent.wire.namespaces import split
 
 AT_ONCE: Final = 64
 FIRST_AT_ONCE: Final = 4
@@ -24,7 +24,6 @@ LONG_S: Final = 0.5
 """The server carries out an array of commands under its global lock, which the leases in the same
 server wait for, too. Creating a file takes a millisecond or, on a busy disk, a tenth of a second:
 64 of those outlasted a lease, and the restore with it."""
-_ID_INDEX: Final = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 
 
 async def create_all(job: Job) -> None:
@@ -67,8 +66,7 @@ async def create_marker(job: Job) -> None:
 
 def _own(job: Job, namespace: str) -> dict[str, Any]:
     """A collection of our own in `admin`."""
-    command = {"create": split(namespace)[1], "idIndex": _ID_INDEX}
-    return operation(namespace, derived_uuid(f"{job.op_id}/{namespace}"), command)
+    return creating(namespace, derived_uuid(f"{job.op_id}/{namespace}"))
 
 
 async def mark(job: Job, position: int) -> None:

@@ -96,6 +96,16 @@ async def cancelled(task: asyncio.Task[None]) -> None:
     assert task.cancelled()
 
 
+async def stopped_while_it_writes(log: Log, kind: Failing) -> None:
+    """The worker is cancelled as what `log` leaves unanswered is being written."""
+    kind.may_end.set()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker(log, kind).run())
+        await log.reached.wait()
+        task.cancel()
+        await cancelled(task)
+
+
 async def test_a_stop_while_the_work_fails_is_no_failed_attempt() -> None:
     log, kind = Log(), Failing(StorageUnavailable("away"))
     async with asyncio.TaskGroup() as group:
@@ -111,12 +121,7 @@ async def test_a_stop_while_the_work_fails_is_no_failed_attempt() -> None:
 async def test_nor_is_one_while_the_failure_is_written() -> None:
     log, kind = Log(), Failing(StorageUnavailable("away"))
     log.unanswered = "attempt 1 failed: away"
-    kind.may_end.set()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(worker(log, kind).run())
-        await log.reached.wait()
-        task.cancel()
-        await cancelled(task)
+    await stopped_while_it_writes(log, kind)
     assert log.written[-2:] == [log.unanswered, "handed over: the agent stops"]
 
 
@@ -187,10 +192,5 @@ async def test_a_part_that_is_being_handed_over_is_not_handed_over_again() -> No
     """Each time would take an attempt away."""
     log, kind = Log(), Failing(RoleLost("a:1 is not the primary any more"))
     log.unanswered = "handed over: a:1 is not the primary any more"
-    kind.may_end.set()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(worker(log, kind).run())
-        await log.reached.wait()
-        task.cancel()
-        await cancelled(task)
+    await stopped_while_it_writes(log, kind)
     assert log.written[-1] == log.unanswered
